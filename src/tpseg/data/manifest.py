@@ -1,0 +1,139 @@
+"""What a data set consists of: `tasks.yaml` and one `split.csv` per task, read into a list of cases."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from tpseg.errors import DataError, UsageError, nearest
+from tpseg.tasks import TaskSet
+
+SPLITS = ("train", "val", "test")
+TASK_KEYS = ("modality", "data", "description")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its mask."""
+
+    task: str
+    image: Path
+    mask: Path
+    split: str
+    group: str
+    """Patient, case or video; '' where the CSV names none. No group may cross a split."""
+    name: str
+    """The image's path as the CSV has it: the case's name in tables."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """All cases of a `tasks.yaml`, in its order."""
+
+    source: Path
+    tasks: TaskSet
+    cases: tuple[Case, ...]
+
+    def split(self, split: str) -> list[Case]:
+        """Cases of one split; raises DataError if there are none."""
+        if split not in SPLITS:
+            raise UsageError(f"unknown split {split!r}{nearest(split, SPLITS)} (splits: {', '.join(SPLITS)})")
+        found = [case for case in self.cases if case.split == split]
+        if not found:
+            raise DataError(f"{self.source}: no case has split '{split}'; assign one with 'tpseg data split' or in the split.csv files")
+        return found
+
+    def only(self, tasks: Iterable[str]) -> DataSet:
+        """The same data set with the named tasks alone; raises UsageError for a name that it does not have."""
+        wanted = {self.tasks[self.tasks.id(name)].name for name in tasks}
+        kept = TaskSet([task for task in self.tasks if task.name in wanted])
+        return DataSet(self.source, kept, tuple(case for case in self.cases if case.task in wanted))
+
+    def sha256(self) -> str:
+        """Hash over names, splits and the content of every image and mask, in order."""
+        digest = hashlib.sha256()
+        for case in self.cases:
+            digest.update(f"{case.task}\0{case.name}\0{case.split}\0".encode())
+            for path in (case.image, case.mask):
+                digest.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else b"missing")
+        return digest.hexdigest()
+
+
+def read_dataset(path: Path | str) -> DataSet:
+    """Read a `tasks.yaml` and the split files it names, paths relative to each file that names them.
+
+    Raises DataError that names the file and line for anything amiss. Image files are not opened here.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "tasks.yaml"
+    entries = read_entries(path)
+    cases = [case for name, entry in entries.items() for case in read_split(path.parent / entry["data"], name)]
+    return DataSet(path, TaskSet.from_mapping(entries), tuple(cases))
+
+
+def read_entries(path: Path) -> dict[str, dict[str, str]]:
+    """Read a `tasks.yaml` alone: each task's entry by its name, in order; raises DataError that names what is amiss."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a tasks.yaml") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    entries = content.get("tasks") if isinstance(content, dict) else None
+    if not isinstance(entries, dict) or not entries:
+        raise DataError(f"{path}: expected 'tasks:' with one entry per task, e.g. skin_lesion: {{modality: dermoscopy, data: split.csv}}")
+    for name, entry in entries.items():
+        if not isinstance(name, str):
+            raise DataError(f"{path}: task {name!r}: a name must be text; put it in quotes")
+        if not isinstance(entry, dict) or not isinstance(entry.get("data"), str):
+            raise DataError(f"{path}: task '{name}': expected keys 'data' (path of its split.csv) and 'modality', found {entry!r}")
+        for key, value in entry.items():
+            if key not in TASK_KEYS:
+                raise DataError(f"{path}: task '{name}': unknown key '{key}'{nearest(str(key), TASK_KEYS)} (keys: {', '.join(TASK_KEYS)})")
+            if not isinstance(value, str):
+                raise DataError(f"{path}: task '{name}': '{key}' is {value!r}; expected text")
+    try:
+        TaskSet.from_mapping(entries)
+    except UsageError as error:
+        raise DataError(f"{path}: {error}") from error
+    return entries
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader takes the last of two equal keys; here a task listed twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(problem=f"key '{key}' is listed twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_split(path: Path, task: str) -> list[Case]:
+    """Read one `split.csv` with the columns image, mask, split and, optionally, group."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", skip_blank_lines=False)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); it is the split file of task '{task}'") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a CSV table ({' '.join(str(error).split())})") from error
+    missing = [column for column in ("image", "mask", "split") if column not in table.columns]
+    if missing:
+        raise DataError(f"{path}: lacks column {', '.join(missing)}; expected image,mask,split,group, found {','.join(table.columns)}")
+    cases = []
+    for line, row in enumerate(table.to_dict("records"), start=2):
+        if not any(row.values()):
+            continue
+        if row["split"] not in SPLITS:
+            raise DataError(f"{path}: line {line}: split '{row['split']}'; expected train, val or test")
+        if not row["image"] or not row["mask"]:
+            raise DataError(f"{path}: line {line}: an empty image or mask path")
+        cases.append(Case(task, path.parent / row["image"], path.parent / row["mask"], row["split"], row.get("group", ""), row["image"]))
+    return cases

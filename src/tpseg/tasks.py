@@ -1,0 +1,91 @@
+"""Tasks and their ids: the one place that maps a task name to a number."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tpseg.errors import DataError, UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Task:
+    """A lesion type in an imaging modality."""
+
+    name: str
+    """Short name, letters, digits, `_` and `-`: `skin_lesion`."""
+    modality: str = "unknown"
+    """What made the image: `dermoscopy`, `ultrasound`, `CT`."""
+    description: str = ""
+    """Name for people, for tables and pictures; the task's name if empty."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
+            raise UsageError(f"task name {self.name!r}: expected letters, digits, '_' and '-' only")
+
+    @property
+    def title(self) -> str:
+        return self.description or self.name
+
+
+class TaskSet(Sequence[Task]):
+    """The ordered tasks of a data set or a model; a task's id τ is its position."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._tasks = tuple(tasks)
+        names = [task.name for task in self._tasks]
+        if not names:
+            raise UsageError("a task set needs at least one task, found none")
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"task {name!r} is listed twice; task names must be unique")
+        self._ids = {name: position for position, name in enumerate(names)}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __getitem__(self, position):
+        return self._tasks[position]
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._tasks)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TaskSet) and self._tasks == other._tasks
+
+    def __hash__(self) -> int:
+        return hash(self._tasks)
+
+    def __repr__(self) -> str:
+        return f"TaskSet({', '.join(self.names)})"
+
+    @property
+    def names(self) -> list[str]:
+        return [task.name for task in self._tasks]
+
+    def id(self, name: str) -> int:
+        """Task id of a name; raises UsageError that lists the tasks there are."""
+        if name not in self._ids:
+            raise UsageError(f"unknown task {name!r}{nearest(name, self.names)} (tasks: {', '.join(self.names)})")
+        return self._ids[name]
+
+    def save(self, path: Path) -> None:
+        """Write `tasks.json`; the order in the file is the order of the ids."""
+        path.write_text(json.dumps({"tasks": [asdict(task) for task in self]}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> TaskSet:
+        """Read `tasks.json`; raises DataError for a file that is not one."""
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+            return cls([Task(**entry) for entry in entries])
+        except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
+            raise DataError(f"{path}: not a task list written by tpseg ({error})") from error
+
+    @classmethod
+    def from_mapping(cls, entries: Mapping[str, Mapping[str, str]]) -> TaskSet:
+        """Tasks in the order of a mapping from name to `modality` and `description`."""
+        return cls([Task(name, entry.get("modality", "unknown"), entry.get("description", "")) for name, entry in entries.items()])

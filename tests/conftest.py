@@ -1,0 +1,74 @@
+"""Data sets of a few small files, made anew for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from miniature import TRUNK, config, write_discs
+from PIL import Image
+
+from tpseg.models.trunk import TRUNK_SIZES
+
+MakePairs = Callable[..., Path]
+
+
+@pytest.fixture
+def make_pairs() -> MakePairs:
+    """A function that fills FOLDER/images and FOLDER/masks with `count` pairs of noise and a square, all different."""
+
+    def make(folder: Path, count: int = 4, height: int = 24, width: int = 32, seed: int = 0, mask_ending: str = "") -> Path:
+        rng = np.random.default_rng(seed)
+        for name in ("images", "masks"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            mask = np.zeros((height, width), np.uint8)
+            mask[4:12, 4 + number % 8 : 12 + number % 8] = 255  # 64 pixels
+            Image.fromarray(image).save(folder / "images" / f"case{number:02d}.png")
+            Image.fromarray(mask).save(folder / "masks" / f"case{number:02d}{mask_ending}.png")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def tiny_dataset(tmp_path: Path, make_pairs: MakePairs) -> Path:
+    """A `tasks.yaml` with the tasks `skin_lesion` and `breast_lesion`, each 6 train, 2 val and 2 test cases of 24x32."""
+    entries = []
+    for seed, (task, modality) in enumerate((("skin_lesion", "dermoscopy"), ("breast_lesion", "ultrasound"))):
+        make_pairs(tmp_path / task, count=10, seed=seed)
+        rows = [
+            f"images/case{number:02d}.png,masks/case{number:02d}.png,{'train' if number < 6 else 'val' if number < 8 else 'test'},"
+            for number in range(10)
+        ]
+        (tmp_path / task / "split.csv").write_text("\n".join(["image,mask,split,group", *rows, ""]))
+        entries.append(f"  {task}: {{modality: {modality}, data: {task}/split.csv}}\n")
+    path = tmp_path / "tasks.yaml"
+    path.write_text("tasks:\n" + "".join(entries))
+    return path
+
+
+@pytest.fixture
+def miniature_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the length of a test the trunk `tiny` is a miniature that runs in milliseconds."""
+    monkeypatch.setitem(TRUNK_SIZES, "tiny", TRUNK)
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `tasks.yaml` with the easy tasks `bright_disc` and `dark_disc`, each 6 train, 2 val and 3 test cases of 48x64."""
+    return write_discs(tmp_path_factory.mktemp("discs"))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> Path:
+    """The run folder of a miniature model that has learned the discs; tests that use it ask for `miniature_trunk` too."""
+    from tpseg.training import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRUNK_SIZES, "tiny", TRUNK)
+        recipe = {"epochs": 8, "learning_rate": 4e-3}
+        return train(config(training=recipe), discs, tmp_path_factory.mktemp("trained") / "run", bar=False)

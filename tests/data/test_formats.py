@@ -1,0 +1,210 @@
+"""Any image a user has becomes RGB, any binary mask a mask, and everything else an error that names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tpseg.data.formats import read_image, read_mask, stretch
+from tpseg.errors import DataError
+
+SQUARE = np.zeros((16, 24), np.uint8)
+SQUARE[4:12, 6:14] = 255
+
+
+def save(image: Image.Image | np.ndarray, path: Path, **options: object) -> Path:
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
+    return path
+
+
+def disc(height: int = 120, width: int = 160) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return np.where((rows - 60) ** 2 + (columns - 80) ** 2 < 40**2, 255, 0).astype(np.uint8)
+
+
+# images
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_every_mode_becomes_rgb_of_the_same_look(mode: str, tmp_path: Path) -> None:
+    path = save(Image.fromarray(SQUARE).convert(mode), tmp_path / ("a.tif" if mode == "CMYK" else "a.png"))
+    rgb = read_image(path)
+    assert rgb.dtype == np.uint8
+    np.testing.assert_array_equal(rgb, np.repeat(SQUARE[..., None], 3, axis=2))
+
+
+def test_colours_and_their_order_are_kept(tmp_path: Path) -> None:
+    path = save(np.full((2, 3, 3), (200, 100, 50), np.uint8), tmp_path / "a.bmp")
+    assert read_image(path)[1, 2].tolist() == [200, 100, 50]
+
+
+def test_transparent_palette_image_is_read_without_its_transparency(tmp_path: Path) -> None:
+    path = save(Image.fromarray(SQUARE).convert("P"), tmp_path / "a.png", transparency=bytes([0, 128]))
+    np.testing.assert_array_equal(read_image(path)[..., 0], SQUARE)
+
+
+def test_sixteen_bits_are_stretched_from_the_images_own_range(tmp_path: Path) -> None:
+    values = np.array([[1000, 1500], [2000, 3000]], np.uint16)  # range 2000: 0, 1/4, 1/2, 1
+    rgb = read_image(save(values, tmp_path / "a.png"))
+    assert rgb[..., 0].tolist() == [[0, 64], [128, 255]]  # 63.75 and 127.5, rounded to even
+
+
+def test_float_tiff_is_stretched_too(tmp_path: Path) -> None:
+    rgb = read_image(save(np.array([[-1.0, 0.0, 1.0]], np.float32), tmp_path / "a.tif"))
+    assert rgb[..., 2].tolist() == [[0, 128, 255]]
+
+
+def test_constant_deep_image_becomes_black_rather_than_a_division_by_zero() -> None:
+    assert not stretch(np.full((3, 3), 700, np.uint16)).any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_or_infinity_in_an_image_is_an_error(bad: float, tmp_path: Path) -> None:
+    path = save(np.array([[0.0, bad]], np.float32), tmp_path / "scan.tif")
+    with pytest.raises(DataError, match=r"scan\.tif: holds NaN or infinite pixels; replace"):
+        read_image(path)
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    left_is_white = np.zeros((16, 32), np.uint8)
+    left_is_white[:, :16] = 255
+    rgb = read_image(save(left_is_white, tmp_path / "phone.jpg", exif=exif, quality=95))
+    assert rgb.shape == (32, 16, 3)
+    assert rgb[:14].min() > 200  # left has become the top
+    assert rgb[18:].max() < 50
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (16, 20000)])
+def test_extreme_sizes_are_read(height: int, width: int, tmp_path: Path) -> None:
+    path = save(np.zeros((height, width), np.uint8), tmp_path / "a.png")
+    assert read_image(path).shape == (height, width, 3)
+    assert read_mask(path).mask.shape == (height, width)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_truncated_file_is_an_error_that_names_it(suffix: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = save(noise, tmp_path / f"scan{suffix}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"scan\{suffix}: cannot be decoded .*is it complete"):
+        read_image(path)
+
+
+def test_text_renamed_to_png_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "notes.png"
+    path.write_text("not an image")
+    with pytest.raises(DataError, match=r"notes\.png: cannot be decoded .*really a \.png file"):
+        read_image(path)
+
+
+def test_missing_file_and_foreign_suffix_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png: no such file"):
+        read_image(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"a\.docx: cannot read '\.docx' files; expected one of \.png"):
+        read_image(tmp_path / "a.docx")
+
+
+# masks
+
+
+@pytest.mark.parametrize("high", [1, 255])
+def test_mask_values_may_be_0_and_1_or_0_and_255(high: int, tmp_path: Path) -> None:
+    reading = read_mask(save(SQUARE // 255 * np.uint8(high), tmp_path / "m.png"))
+    np.testing.assert_array_equal(reading.mask, SQUARE == 255)
+    assert reading.mask.dtype == bool
+    assert reading.note == ""
+
+
+@pytest.mark.parametrize(("mode", "note"), [("1", ""), ("LA", ""), ("P", "palette"), ("RGB", "rgb"), ("RGBA", "rgb"), ("CMYK", "rgb")])
+def test_mask_of_any_mode_is_read_as_it_looks_and_noted(mode: str, note: str, tmp_path: Path) -> None:
+    reading = read_mask(save(Image.fromarray(SQUARE).convert(mode), tmp_path / ("m.tif" if mode == "CMYK" else "m.png")))
+    np.testing.assert_array_equal(reading.mask, SQUARE == 255)
+    assert reading.note == note
+
+
+@pytest.mark.parametrize("colour", [(128, 0, 0), (128, 128, 128), (1, 1, 1)])
+def test_palette_of_two_entries_is_0_and_1_whatever_its_colours(colour: tuple[int, int, int], tmp_path: Path) -> None:
+    image = Image.fromarray(SQUARE // 255, mode=None).convert("P")
+    image.putpalette([0, 0, 0, *colour])
+    reading = read_mask(save(image, tmp_path / "m.png"))
+    np.testing.assert_array_equal(reading.mask, SQUARE == 255)
+
+
+def test_black_and_white_palette_is_taken_as_it_looks_even_if_white_comes_first(tmp_path: Path) -> None:
+    image = Image.fromarray((SQUARE == 0).astype(np.uint8)).convert("P")
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    np.testing.assert_array_equal(read_mask(save(image, tmp_path / "m.png")).mask, SQUARE == 255)
+
+
+@pytest.mark.parametrize("quality", [50, 75, 90, 95, 100])
+def test_jpeg_mask_is_cut_at_128_and_noted(quality: int, tmp_path: Path) -> None:
+    reading = read_mask(save(disc(), tmp_path / "m.jpg", quality=quality))
+    assert reading.note == "soft edges, cut at 128"
+    assert (reading.mask != (disc() == 255)).sum() <= 5
+
+
+def test_antialiased_mask_is_cut_at_128(tmp_path: Path) -> None:
+    half = Image.fromarray(disc()).resize((80, 60), Image.Resampling.BILINEAR)
+    reading = read_mask(save(half, tmp_path / "m.png"))
+    np.testing.assert_array_equal(reading.mask, np.asarray(half) >= 128)
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0, 1, 2], "0, 1, 2;"),
+        ([0, 1, 2, 3, 4, 5, 6, 7], "0, 1, 2, 3, 4, 5, ...;"),
+        ([0, 1, 255], "0, 1, 255;"),  # 255 is the usual 'ignore' value of class ids
+        ([0, 128], "0, 128;"),
+        ([0, 85, 170, 255], "0, 85, 170, 255;"),
+    ],
+)
+def test_class_ids_are_refused_with_the_values_and_what_to_do(values: list[int], shown: str, tmp_path: Path) -> None:
+    path = save(np.repeat(np.array(values, np.uint8), 8).reshape(1, -1), tmp_path / "m.png")
+    with pytest.raises(DataError, match="Convert class ids to one binary mask per task") as caught:
+        read_mask(path)
+    assert str(caught.value).startswith(f"{path}: mask values {shown}")
+
+
+def test_a_small_grey_lesion_is_no_soft_edge(tmp_path: Path) -> None:
+    values = np.zeros((100, 100), np.uint8)
+    values[40:45, 40:45] = 128  # a quarter of a percent
+    with pytest.raises(DataError, match="mask values 0, 128"):
+        read_mask(save(values, tmp_path / "m.png"))
+
+
+def test_coloured_mask_is_refused(tmp_path: Path) -> None:
+    values = np.zeros((8, 8, 3), np.uint8)
+    values[2:4, 2:4] = (255, 0, 0)
+    with pytest.raises(DataError, match=r"overlay\.png: a coloured mask; expected one channel"):
+        read_mask(save(values, tmp_path / "overlay.png"))
+
+
+def test_palette_of_several_classes_is_refused(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    with pytest.raises(DataError, match="coloured mask"):
+        read_mask(save(image, tmp_path / "m.png"))
+
+
+def test_nan_in_a_mask_is_an_error_and_no_background(tmp_path: Path) -> None:
+    values = SQUARE.astype(np.float32)
+    values[0, 0] = np.nan
+    with pytest.raises(DataError, match=r"m\.tif: holds NaN or infinite pixels; expected 0 and 255"):
+        read_mask(save(values, tmp_path / "m.tif"))
+
+
+def test_sixteen_bit_mask_may_hold_0_and_1_but_no_greater_values(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_mask(save((SQUARE // 255).astype(np.uint16), tmp_path / "m.png")).mask, SQUARE == 255)
+    with pytest.raises(DataError, match="mask values 0, 65535"):
+        read_mask(save(SQUARE.astype(np.uint16) * 257, tmp_path / "m.png"))
+
+
+def test_empty_and_full_masks_are_masks(tmp_path: Path) -> None:
+    assert not read_mask(save(np.zeros((4, 4), np.uint8), tmp_path / "e.png")).mask.any()
+    assert read_mask(save(np.full((4, 4), 255, np.uint8), tmp_path / "f.png")).mask.all()
