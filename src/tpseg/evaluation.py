@@ -1,0 +1,316 @@
+"""From masks and predictions to a table with a row per image, a summary per protocol, and files of both."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from tpseg.data.dataset import read_pair
+from tpseg.data.formats import IMAGE_SUFFIXES, open_image, read_mask
+from tpseg.data.manifest import Case, DataSet
+from tpseg.errors import DataError, UsageError
+from tpseg.files import write_atomically
+from tpseg.metrics import PROTOCOLS, bootstrap_sums, percentile_interval, resolve_protocols, score_image
+from tpseg.prediction import Segmenter
+
+TEXT_COLUMNS = ("task", "image", "split", "group")
+EXTRAS = ("hd95", "assd", "sensitivity", "precision")
+"""What the `default` protocol reports beside Dice and IoU: means over the images where they are defined."""
+_HEADINGS = {"hd95": "HD95", "assd": "ASSD", "sensitivity": "Sens.", "precision": "Prec."}
+SHOWN = 5
+"""Files that an error names before it only counts them."""
+Watch = Callable[[Iterable[np.ndarray], int, str], Iterable[np.ndarray]]
+"""Passes maps on and may show how far it is: (maps, how many, description)."""
+
+
+def pass_on(maps: Iterable[np.ndarray], total: int, description: str) -> Iterable[np.ndarray]:
+    """A Watch that shows nothing."""
+    return maps
+
+
+def score_cases(cases: Iterable[Case], probabilities: Iterable[np.ndarray], input_size: int) -> pd.DataFrame:
+    """One row per image: task, image, split, group, height, width, then the scores of `score_image`.
+
+    probabilities: one map (H, W) in [0, 1] per case, at its mask's size, in the order of the cases. Both are taken one by
+    one, so a generator keeps one map in memory. Raises DataError that names the image for a map that does not fit its mask.
+    """
+    rows = []
+    for case, probability in zip(cases, probabilities, strict=True):
+        truth = read_mask(case.mask).mask
+        try:
+            scores = score_image(probability, truth, input_size)
+        except DataError as error:
+            raise DataError(f"{case.image}: {error}") from error
+        height, width = truth.shape
+        head = {"task": case.task, "image": case.name, "split": case.split, "group": case.group, "height": height, "width": width}
+        rows.append({**head, **scores})
+    if not rows:
+        raise DataError("nothing to evaluate: the list of cases is empty")
+    return pd.DataFrame(rows)
+
+
+def summarise(rows: pd.DataFrame, protocols: Sequence[str]) -> dict[str, Any]:
+    """Numbers per protocol, task and average over tasks, ready for JSON: plain floats, None where undefined.
+
+    {protocol: {"tasks": {name: {"dice", "iou", "dice_interval", "iou_interval", "images"}}, "average": {...}}}; `default`
+    carries `EXTRAS` too, and per task "empty_share" (of images whose truth is empty) and "undefined_distances" (images left
+    out of hd95 and assd). Intervals are 95 % bootstrap intervals over images, or groups where named; the average's uses
+    the same resamples, the tasks drawn independently of each other. A task without a defined number is left out of the average.
+    """
+    return {name: _summarise_protocol(rows, name) for choice in protocols for name in resolve_protocols(choice)}
+
+
+def _summarise_protocol(rows: pd.DataFrame, name: str) -> dict[str, Any]:
+    protocol = PROTOCOLS[name]
+    tasks: dict[str, dict[str, Any]] = {}
+    values, resampled = [], []  # per task: (2,), (resamples, 2)
+    for position, (task, of_task) in enumerate(rows.groupby("task", sort=False)):
+        summands = protocol.summands(of_task)
+        values.append(protocol.statistics(summands.sum(axis=0)))
+        resampled.append(protocol.statistics(bootstrap_sums(summands, of_task["group"].tolist(), seed=[0, position])))
+        tasks[str(task)] = {**_entry(values[-1], resampled[-1]), "images": len(of_task)}
+        if name == "default":
+            tasks[str(task)] |= _extras(of_task)
+    average = _average(np.stack(values), np.stack(resampled))
+    if name == "default":
+        average |= {key: _plain(_mean_defined([entry[key] for entry in tasks.values()])) for key in EXTRAS}
+    return {"tasks": tasks, "average": average}
+
+
+def _entry(values: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
+    """values (2,) and resampled (resamples, 2): Dice, IoU."""
+    entry: dict[str, Any] = {"dice": _plain(values[0]), "iou": _plain(values[1])}
+    for column, key in enumerate(("dice_interval", "iou_interval")):
+        entry[key] = [_plain(end) for end in percentile_interval(resampled[:, column])]
+    return entry
+
+
+def _average(values: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
+    """Mean over the tasks that are defined: values (T, 2), resampled (T, resamples, 2)."""
+    defined = np.isfinite(values).all(axis=1)
+    if not defined.any():
+        return _entry(np.full(2, np.nan), np.full((1, 2), np.nan))
+    return _entry(values[defined].mean(axis=0), resampled[defined].mean(axis=0))
+
+
+def _extras(rows: pd.DataFrame) -> dict[str, Any]:
+    means = {key: _plain(rows[key].mean()) for key in EXTRAS}
+    empty = float((rows["tp"] + rows["fn"] == 0).mean())
+    return {**means, "empty_share": empty, "undefined_distances": int(rows["hd95"].isna().sum())}
+
+
+def _mean_defined(values: Sequence[float | None]) -> float:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def _plain(value: float) -> float | None:
+    """A float that JSON can hold."""
+    return float(value) if math.isfinite(value) else None
+
+
+def write_evaluation(rows: pd.DataFrame, summary: dict[str, Any], out: Path, split: str) -> None:
+    """Write `<split>.csv` (the rows) and `<split>.json` (the summary) into the folder `out`, each whole or not at all."""
+    write_atomically(out / f"{split}.csv", rows.to_csv(index=False, lineterminator="\n"))
+    write_atomically(out / f"{split}.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Read a table that `write_evaluation` wrote, its numbers as floats to the last bit; raises DataError if it is none."""
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)  # a group may be called NA
+        if not {*TEXT_COLUMNS, "dice", "iou"} <= set(rows.columns):
+            raise DataError(f"{path}: expected a table written by 'tpseg evaluate', found columns {', '.join(rows.columns[:8])}")
+        for column in rows.columns.difference(TEXT_COLUMNS):
+            rows[column] = [float(value or "nan") for value in rows[column]]
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise DataError(f"{path}: cannot be read as a table of scores ({error})") from error
+    return rows
+
+
+def summary_table(summary: dict[str, Any], protocol: str) -> Table:
+    """A table for the terminal: per task and on average Dice and IoU in percent with their intervals, and the definition."""
+    numbers = summary[protocol]
+    extras = EXTRAS if protocol == "default" else ()
+    caption = PROTOCOLS[protocol].definition + "; in brackets 95 % bootstrap intervals"
+    if extras:
+        tasks = numbers["tasks"].items()
+        empty = [f"{task} {100 * entry['empty_share']:.1f} %" for task, entry in tasks if entry["empty_share"]]
+        undefined = sum(entry["undefined_distances"] for _, entry in tasks)
+        caption += f". Empty masks: {', '.join(empty) or 'none'}. Sensitivity and precision in percent; HD95 and ASSD in pixels"
+        caption += f", undefined and left out on {undefined} images"
+    table = Table(title=f"Protocol: {protocol}", caption=caption, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Task", overflow="fold")
+    table.add_column("Images", justify="right")
+    for heading in ("Dice %", "IoU %"):
+        table.add_column(heading, justify="right", min_width=len("(10.0–90.0)"))  # a narrow terminal breaks before the interval
+    for key in extras:
+        table.add_column(_HEADINGS[key], justify="right", no_wrap=True)
+    for task, entry in numbers["tasks"].items():
+        table.add_row(task, str(entry["images"]), *_cells(entry, extras))
+    table.add_section()
+    images = sum(entry["images"] for entry in numbers["tasks"].values())
+    table.add_row("average", str(images), *_cells(numbers["average"], extras))
+    return table
+
+
+def _cells(entry: dict[str, Any], extras: Sequence[str]) -> list[str]:
+    cells = []
+    for key in ("dice", "iou"):
+        low, high = entry[f"{key}_interval"]
+        interval = "" if low is None else f" ({_number(low, 100)}–{_number(high, 100)})"
+        cells.append(_number(entry[key], 100) + interval)
+    return cells + [_number(entry[key], 100 if key in ("sensitivity", "precision") else 1) for key in extras]
+
+
+def _number(value: float | None, scale: float) -> str:
+    return "–" if value is None else f"{scale * value:.1f}"
+
+
+def read_predictions(folder: Path, cases: Sequence[Case]) -> Iterator[np.ndarray]:
+    """Masks or grey probability maps made by anything, one (H, W) float32 in [0, 1] per case, read as they are asked for.
+
+    A case's file is `folder/<task>/<stem>.<suffix>`, with only one task among the cases also `folder/<stem>.<suffix>`; the
+    image's relative path may stand in for its stem, and must where two images of a task share a stem. Raises DataError for
+    missing files (all of them counted before the first is read), several candidates, a file of another size or no map.
+    """
+    return (_read_map(path, case) for path, case in zip(_locate(folder, cases), cases, strict=True))
+
+
+def _locate(folder: Path, cases: Sequence[Case]) -> list[Path]:
+    """The one file of every case, see `read_predictions`."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected predictions in it, one per image, as <task>/<name of the image>.png")
+    one_task = len({case.task for case in cases}) == 1
+    stems = Counter((case.task, _relative(case).name) for case in cases)
+    relatives = Counter((case.task, _relative(case)) for case in cases)
+    listing = cache(_files_by_stem)
+    found, missing = [], []
+    for case in cases:
+        relative = _relative(case)
+        if relatives[case.task, relative] > 1:
+            raise DataError(
+                f"task '{case.task}': several cases are called '{relative}' but for the suffix, so that no prediction "
+                "could be told to belong to one of them; rename the images or remove the repeated lines from split.csv"
+            )
+        names = {relative, PurePath(relative.name)} if stems[case.task, relative.name] == 1 else {relative}
+        places = [root / name for root in ([folder / case.task, folder] if one_task else [folder / case.task]) for name in sorted(names)]
+        files = [file for place in places for file in listing(place.parent).get(place.name, ())]
+        if len(files) > 1:
+            raise DataError(f"{files[0]} and {files[1]}: both could be the prediction for {case.image}; remove one")
+        found += files
+        missing += [] if files else [" or ".join(f"{place}.*" for place in places)]
+    if missing:
+        shown = "; ".join(missing[:SHOWN]) + ("; ..." if len(missing) > SHOWN else "")
+        raise DataError(
+            f"{folder}: {len(missing)} of {len(cases)} predictions are missing; looked for {shown} ({', '.join(IMAGE_SUFFIXES)})"
+        )
+    return found
+
+
+def _relative(case: Case) -> PurePath:
+    """The image's path as its table has it, without suffix, root and `..`."""
+    path = PurePath(case.name).with_suffix("")
+    return PurePath(*[part for part in path.parts if part not in ("..", path.anchor)])
+
+
+def _files_by_stem(directory: Path) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            files.setdefault(path.stem, []).append(path)
+    return files
+
+
+def _read_map(path: Path, case: Case) -> np.ndarray:
+    """A prediction as probabilities, (H, W) float32; raises DataError for a size other than the mask's."""
+    image = open_image(path)
+    width, height = open_image(case.mask).size
+    if image.size != (width, height):
+        raise DataError(f"{path}: {image.width} x {image.height} pixels (width x height); expected {width} x {height} as {case.mask} has")
+    return _probabilities(image, path)
+
+
+def _probabilities(image: Image.Image, path: Path) -> np.ndarray:
+    """Grey values to probabilities, (H, W) float32.
+
+    Only {0, 1} or only {0, 255} is a mask; other 8-bit values are divided by 255, 16-bit ones by 65535, floats are taken as
+    they are. Colours raise DataError, unless they are the two entries of a palette, which is a mask.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image)
+        white = 1 if image.mode == "F" else 65535
+    else:
+        rgb = np.asarray(image.convert("L" if image.mode == "LA" else "RGB").convert("RGB"))
+        values, white = rgb[..., 0], 255
+        if (rgb != values[..., None]).any():
+            indices = np.asarray(image) if image.mode == "P" else None
+            if indices is None or indices.max() > 1:
+                raise DataError(f"{path}: a coloured image; expected a mask or a grey probability map")
+            values = indices
+    if not (values.min() >= 0 and values.max() <= white):
+        raise DataError(f"{path}: values from {values.min()} to {values.max()}; expected 0 to {white}")
+    found = set(np.unique(values).tolist())
+    if found <= {0, 1} or found <= {0, 255}:
+        return (values > 0).astype(np.float32)
+    return (values / white).astype(np.float32)
+
+
+def evaluate_predictions(
+    folder: Path, data: DataSet, split: str, protocols: Sequence[str], out: Path, input_size: int = 512, *, watch: Watch = pass_on
+) -> dict[str, Any]:
+    """Score a folder of masks or probability maps against a split, write `<split>.csv` and `.json` into `out`, give the summary.
+
+    input_size: side in pixels at which the `tpseg` protocol compares, the input of the model that made the predictions.
+    """
+    names = [name for choice in protocols for name in resolve_protocols(choice)]  # a wrong name should not cost a full run
+    cases = data.split(split)
+    return _evaluate(cases, read_predictions(folder, cases), split, names, out, input_size, watch)
+
+
+def evaluate_model(
+    segmenter: Segmenter, data: DataSet, split: str, protocols: Sequence[str], out: Path, *, batch_size: int = 8, watch: Watch = pass_on
+) -> dict[str, Any]:
+    """Score a model on a split; otherwise as `evaluate_predictions`.
+
+    Raises UsageError if the data hold a task that the model does not know; tasks that only the model knows are left alone.
+    """
+    names = [name for choice in protocols for name in resolve_protocols(choice)]
+    unknown = [name for name in data.tasks.names if name not in segmenter.tasks.names]
+    if unknown:
+        raise UsageError(
+            f"{data.source}: the model does not know task {', '.join(unknown)} (its tasks: {', '.join(segmenter.tasks.names)}); "
+            "take it out of the tasks.yaml or name the tasks to score with --tasks"
+        )
+    cases = data.split(split)
+    images = (read_pair(case)[0] for case in cases)
+    predictions = segmenter.predict(images, (case.task for case in cases), batch_size)
+    return _evaluate(cases, (one.probability for one in predictions), split, names, out, segmenter.image_size, watch)
+
+
+def _evaluate(
+    cases: Sequence[Case], probabilities: Iterable[np.ndarray], split: str, names: Sequence[str], out: Path, input_size: int, watch: Watch
+) -> dict[str, Any]:
+    rows = score_cases(cases, watch(probabilities, len(cases), "evaluating"), input_size)
+    summary = summarise(rows, names)
+    write_evaluation(rows, summary, out, split)
+    return summary
+
+
+def place_of_evaluation(model: str) -> Path:
+    """`evaluation/` of a run folder, whether it or its model/ is named; beside any other model folder; here for a hub id."""
+    folder = Path(model)
+    if not folder.exists():
+        return Path("evaluation")
+    return (folder.resolve().parent if (folder / "config.json").is_file() else folder) / "evaluation"

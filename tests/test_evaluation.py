@@ -1,0 +1,270 @@
+"""From files to a summary: the table, the averages, what is written, and predictions that do not fit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from tpseg.data.manifest import Case, read_dataset
+from tpseg.errors import DataError, UsageError
+from tpseg.evaluation import evaluate_predictions, read_predictions, read_rows, score_cases, summarise, summary_table, write_evaluation
+
+# Four masks of 4 x 4 pixels: tasks `wa` (two images of one patient, one of another) and `bl` (an empty mask).
+LEFT = np.array([[1, 1, 0, 0]] * 4, bool)
+TOP = LEFT.T
+NONE = np.zeros((4, 4), bool)
+MASKS = {"wa": {"a": LEFT, "b": TOP, "c": LEFT}, "bl": {"a": NONE}}
+GROUPS = {"a": "p1", "b": "p1", "c": ""}
+
+
+def save(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def eight_bit(mask):
+    return mask.astype(np.uint8) * 255
+
+
+@pytest.fixture
+def data(tmp_path):
+    root, entries = tmp_path / "data", []
+    for task, masks in MASKS.items():
+        lines = ["image,mask,split,group"]
+        for name, mask in masks.items():
+            save(root / task / f"{name}.png", eight_bit(mask))
+            lines.append(f"images/{name}.jpg,{name}.png,test,{GROUPS[name]}")
+        (root / task / "split.csv").write_text("\n".join(lines))
+        entries.append(f"  {task}: {{modality: OCT, data: {task}/split.csv}}")
+    (root / "tasks.yaml").write_text("\n".join(["tasks:", *entries]))
+    return read_dataset(root)
+
+
+@pytest.fixture
+def rows(data):
+    """wa: a perfect, b half found (Dice 2/3, IoU 1/2), c missed; bl: empty, found empty."""
+    return score_cases(data.cases, [LEFT * 1.0, (TOP & LEFT) * 0.9, NONE * 1.0, NONE * 1.0], input_size=4)
+
+
+@pytest.fixture
+def predictions(tmp_path):
+    """Perfect masks of every kind: {0, 255}, {0, 1}, 16 bit, JPEG."""
+    folder = tmp_path / "predictions"
+    save(folder / "wa/a.png", eight_bit(LEFT))
+    save(folder / "wa/b.TIF", TOP.astype(np.uint8))
+    save(folder / "wa/c.png", LEFT.astype(np.uint16) * 40000)
+    save(folder / "bl/a.bmp", eight_bit(NONE))
+    return folder
+
+
+def test_the_table_has_a_row_per_image(rows):
+    assert list(rows.columns[:7]) == ["task", "image", "split", "group", "height", "width", "tp"]
+    assert rows["image"].tolist() == ["images/a.jpg", "images/b.jpg", "images/c.jpg", "images/a.jpg"]
+    assert rows["task"].tolist() == ["wa", "wa", "wa", "bl"]
+    assert rows["dice"].tolist() == pytest.approx([1, 2 / 3, 0, 1])
+
+
+def test_summary_by_hand(rows):
+    summary = summarise(rows, ["default", "tpseg", "nnunet"])
+    wa, bl = summary["default"]["tasks"].values()
+    assert list(summary["default"]["tasks"]) == ["wa", "bl"]
+    assert (wa["dice"], wa["iou"], wa["images"]) == (pytest.approx(5 / 9), pytest.approx(1 / 2), 3)
+    assert (wa["sensitivity"], wa["precision"]) == (pytest.approx((1 + 1 / 2 + 0) / 3), 1)  # c has no precision
+    assert (wa["empty_share"], wa["undefined_distances"]) == (0, 1)
+    assert (bl["dice"], bl["empty_share"], bl["undefined_distances"]) == (1, 1, 1)
+    assert bl["hd95"] is bl["sensitivity"] is None
+    average = summary["default"]["average"]
+    assert average["dice"] == pytest.approx((5 / 9 + 1) / 2)
+    assert (average["hd95"], average["precision"]) == (wa["hd95"], 1)
+    # Pooled over wa: tp 8 + 4 + 0, fn 0 + 4 + 8, fp 0, tn 8·3; foreground 12/24, background 24/36.
+    assert summary["tpseg"]["tasks"]["wa"]["iou"] == pytest.approx((12 / 24 + 24 / 36) / 2)
+    # nnU-Net leaves out bl's only image, and so the task.
+    assert summary["nnunet"]["tasks"]["bl"]["dice"] is None
+    assert summary["nnunet"]["average"]["dice"] == pytest.approx(5 / 9)
+
+
+def test_intervals(rows):
+    """wa has two units, {a, b} and {c}: a resample's Dice is 5/6, 5/9 or 0; bl's one image has no interval."""
+    entries = summarise(rows, ["default"])["default"]
+    assert entries["tasks"]["wa"]["dice_interval"] == pytest.approx([0, 5 / 6])
+    assert entries["tasks"]["bl"]["dice_interval"] == [None, None]
+    assert entries["average"]["dice_interval"] == [None, None]
+    perfect = rows.assign(dice=1.0, iou=1.0, group="").iloc[[0, 1, 2, 3, 3]]
+    assert summarise(perfect, ["default"])["default"]["average"]["dice_interval"] == pytest.approx([1, 1])
+
+
+def test_tasks_are_resampled_independently(rows):
+    """Two tasks with the same numbers: the average's interval is narrower than each task's, by about root two."""
+    wa = rows[rows["task"] == "wa"].sample(60, replace=True, random_state=0).assign(group="")
+    both = summarise(pd.concat([wa, wa.assign(task="twin")]), ["default"])["default"]
+    low, high = both["average"]["dice_interval"]
+    task_low, task_high = both["tasks"]["wa"]["dice_interval"]
+    assert high - low == pytest.approx((task_high - task_low) / 2**0.5, rel=0.1)
+
+
+def test_summaries_are_the_same_every_time(rows):
+    assert summarise(rows, ["all"]) == summarise(rows, ["all"])
+
+
+def test_csv_and_json_round_trip(rows, tmp_path):
+    rows["group"] = ["p1", "", "NA", "p1"]  # a patient may be called NA
+    summary = summarise(rows, ["all"])
+    write_evaluation(rows, summary, tmp_path / "out", "test")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test.csv", "test.json"]
+
+    def no_constant(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    assert json.loads((tmp_path / "out/test.json").read_text(), parse_constant=no_constant) == summary
+    read = read_rows(tmp_path / "out/test.csv")
+    assert summarise(read, ["all"]) == summary
+    assert read["group"].tolist() == ["p1", "", "NA", "p1"]
+    pd.testing.assert_frame_equal(read, rows, check_dtype=False, check_exact=True)
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    (tmp_path / "other.csv").write_text("x,y\n1,2\n")
+    for name in ("other.csv", "absent.csv"):
+        with pytest.raises(DataError, match=name):
+            read_rows(tmp_path / name)
+
+
+def test_tables_name_their_protocol(rows):
+    summary = summarise(rows, ["all"])
+
+    def shown(protocol):
+        console = Console(width=200)
+        with console.capture() as capture:
+            console.print(summary_table(summary, protocol))
+        return capture.get()
+
+    default = shown("default")
+    for text in ("Protocol: default", "both empty 1", "55.6 (0.0–83.3)", "50.0 (0.0–75.0)", "77.8", "bl 100.0 %", "left out on 2 images"):
+        assert text in " ".join(default.split()), text
+    assert "Protocol: nnunet" in shown("nnunet")
+    assert "HD95" not in shown("nnunet")
+
+
+def test_a_map_that_does_not_fit_its_mask_names_the_image(data):
+    with pytest.raises(DataError, match=r"a\.jpg: .*\(5, 4\).*\(4, 4\)"):
+        score_cases(data.cases[:1], [np.zeros((5, 4))], 4)
+    with pytest.raises(DataError, match="empty"):
+        score_cases([], [], 4)
+
+
+def test_predictions_of_every_kind(data, predictions, tmp_path):
+    summary = evaluate_predictions(predictions, data, "test", ["default", "nnunet"], tmp_path / "out", input_size=8)
+    assert list(summary) == ["default", "nnunet"]
+    assert [entry["dice"] for entry in summary["default"]["tasks"].values()] == [1, 1]
+    assert json.loads((tmp_path / "out/test.json").read_text()) == summary
+
+
+def test_a_wrong_protocol_costs_no_run(data, tmp_path):
+    with pytest.raises(UsageError, match="nnunet"):
+        evaluate_predictions(tmp_path / "absent", data, "test", ["nnunets"], tmp_path)
+
+
+def one_map(tmp_path, image, name="a.png"):
+    """What read_predictions makes of one file; its mask has the same size."""
+    image.save(tmp_path / name)
+    Image.new("L", image.size).save(tmp_path / "mask.bmp")
+    case = Case("wa", tmp_path / "a.jpg", tmp_path / "mask.bmp", "test", "", "a.jpg")
+    return next(read_predictions(tmp_path, [case]))
+
+
+def grey(values, dtype=np.uint8):
+    return Image.fromarray(np.array([values], dtype))
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (grey([0, 1]), [0, 1]),
+        (grey([0, 255]), [0, 1]),
+        (grey([255, 255]), [1, 1]),
+        (grey([0, 0]), [0, 0]),
+        (grey([51, 255]), [0.2, 1]),
+        (grey([0, 51, 255]).convert("RGB"), [0, 0.2, 1]),
+        (grey([0, 51]).convert("LA"), [0, 0.2]),
+        (grey([0, 255]).convert("1"), [0, 1]),
+        (grey([0, 13107, 65535], np.uint16), [0, 0.2, 1]),
+        (grey([0, 1], np.uint16), [0, 1]),
+        (grey([0, 255], np.uint16), [0, 1]),
+    ],
+)
+def test_grey_values_become_probabilities(tmp_path, image, expected):
+    found = one_map(tmp_path, image)
+    assert found.shape == (1, len(expected))
+    assert found[0] == pytest.approx(expected)
+
+
+def test_float_maps_are_taken_as_they_are(tmp_path):
+    assert one_map(tmp_path, grey([0.25, 0.5], np.float32), "a.tif")[0] == pytest.approx([0.25, 0.5])
+    with pytest.raises(DataError, match=r"a\.tif: values from -3\.0 to 2\.0; expected 0 to 1"):
+        one_map(tmp_path, grey([-3, 2], np.float32), "a.tif")
+
+
+def test_a_palette_of_two_is_a_mask_and_colours_are_not(tmp_path):
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    assert one_map(tmp_path, palette)[0].tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"a\.png: a coloured image"):
+        one_map(tmp_path, Image.new("RGB", (2, 1), (200, 0, 0)))
+
+
+def test_all_missing_files_are_counted_before_any_is_read(data, predictions):
+    (predictions / "wa/a.png").unlink()
+    (predictions / "bl/a.bmp").unlink()
+    (predictions / "wa/b.TIF").write_bytes(b"damaged, but not reached")
+    with pytest.raises(DataError, match=r"2 of 4 predictions are missing.*wa.a\.\*.*bl.a\.\*"):
+        read_predictions(predictions, data.cases)
+    with pytest.raises(DataError, match="no such folder"):
+        read_predictions(predictions / "absent", data.cases)
+
+
+def test_a_flat_folder_serves_one_task_only(data, tmp_path):
+    for name, mask in MASKS["wa"].items():
+        save(tmp_path / f"flat/{name}.png", eight_bit(mask))
+    cases = data.only(["wa"]).split("test")
+    assert [found.sum() for found in read_predictions(tmp_path / "flat", cases)] == [8, 8, 8]
+    with pytest.raises(DataError, match="4 of 4"):
+        read_predictions(tmp_path / "flat", data.cases)
+
+
+def test_two_candidates_are_refused(data, predictions):
+    save(predictions / "wa/a.tif", eight_bit(LEFT))
+    with pytest.raises(DataError, match=r"a\.png and .*a\.tif.*remove one"):
+        read_predictions(predictions, data.cases)
+
+
+def test_a_prediction_of_another_size_is_refused(data, predictions):
+    save(predictions / "wa/b.TIF", np.zeros((4, 5), np.uint8))
+    with pytest.raises(DataError, match=r"b\.TIF: 5 x 4 pixels.*expected 4 x 4 as .*b\.png"):
+        list(read_predictions(predictions, data.cases))
+
+
+def cases_called(data, *names):
+    return [Case("wa", case.image, case.mask, "test", "", name) for case, name in zip(data.cases, names, strict=False)]
+
+
+def test_images_that_share_a_stem_are_found_by_their_path(data, tmp_path):
+    cases = cases_called(data, "../x/a.png", "../y/a.png")
+    save(tmp_path / "p/wa/a.png", eight_bit(NONE))
+    with pytest.raises(DataError, match=r"2 of 2 predictions are missing.*wa.x.a\.\*"):
+        read_predictions(tmp_path / "p", cases)
+    save(tmp_path / "p/wa/x/a.png", eight_bit(LEFT))
+    save(tmp_path / "p/wa/y/a.png", eight_bit(TOP))
+    first, second = read_predictions(tmp_path / "p", cases)
+    assert (first == LEFT).all()
+    assert (second == TOP).all()
+
+
+def test_images_that_differ_in_their_suffix_only_are_refused(data, tmp_path):
+    save(tmp_path / "a.png", eight_bit(LEFT))
+    with pytest.raises(DataError, match=r"task 'wa': several cases are called 'a'"):
+        read_predictions(tmp_path, cases_called(data, "a.jpg", "a.png"))
