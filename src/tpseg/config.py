@@ -1,0 +1,243 @@
+"""Every setting, as dataclasses; the text under a field is its help on the command line.
+
+A preset (`presets/NAME.yaml`) or a user's own YAML file holds only what differs from the defaults here.
+Sources are laid over each other from left to right: defaults, presets and files, then the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from tpseg.errors import UsageError, nearest
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass
+class ModelConfig:
+    """The network: trunk, adapters, neck and decoder."""
+
+    trunk: Literal["tiny", "small", "base_plus", "large"] = "large"
+    """Size of the SAM 2 Hiera trunk: 12, 16, 24 or 48 blocks."""
+    weights: str | None = "facebook/sam2-hiera-large"
+    """Trunk weights: a file in Meta's layout (sam2_hiera_large.pt), a Hugging Face folder or hub id, or null for none."""
+    freeze: bool = True
+    """Keep the trunk as it was loaded. Without weights it has to be trained."""
+    image_size: int = 512
+    """Height and width in pixels that images are brought to before the model sees them."""
+    adapter: Literal["tca", "none"] = "tca"
+    """Task-conditioned adapters before every block of the trunk, or none (row A2 of the paper's Table 3)."""
+    rank: int = 64
+    """Width r inside each adapter route."""
+    gate: Literal["cumulative_sigmoid", "none", "shared_only"] = "cumulative_sigmoid"
+    """Split gate of eq. (3); none: task route only (Table 5); shared_only: shared route only (row B3)."""
+    hardened: bool = False
+    """Replace the gate by its step function: one route per block. For trained models."""
+    neck: Literal["rfb", "linear"] = "rfb"
+    """Receptive-field blocks, or 1x1 convolutions only."""
+    neck_widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    """Channels after the neck, from stride 4 to stride 32."""
+    decoder: Literal["pgtd", "unet"] = "pgtd"
+    """Prototype-guided task decoders, or a plain U-shaped decoder without tasks (rows A1, A3)."""
+    decoder_widths: tuple[int, int, int] = (256, 128, 128)
+    """Channels inside the three decoder steps, from coarse (PGTD3) to fine (PGTD1)."""
+    attention_heads: int = 4
+    """Heads of the cross-attention from prototypes to features, eq. (6)."""
+    experts: int = 6
+    """Number M of dynamic kernels, eq. (10)."""
+    modulation: float = 0.5
+    """Strength α of the similarity modulation, eq. (9)."""
+    reinforcement: float = 5.0
+    """Strength λ_p of the prototype reinforcement, eq. (11)."""
+    momentum: float = 0.9
+    """Momentum m of the prototypes' moving average, eq. (12)."""
+    output: Literal["pgtd1", "fused"] = "pgtd1"
+    """The prediction: PGTD1's, or the release's learned mix of all heads."""
+
+    def __post_init__(self) -> None:
+        self.neck_widths = tuple(self.neck_widths)  # type: ignore[assignment]
+        self.decoder_widths = tuple(self.decoder_widths)  # type: ignore[assignment]
+        require(self.image_size >= 32, "model.image_size", self.image_size, "32 or more")
+        require(self.rank >= 1, "model.rank", self.rank, "1 or more")
+        require(self.experts >= 1, "model.experts", self.experts, "1 or more")
+        require(0 <= self.momentum < 1, "model.momentum", self.momentum, "at least 0 and under 1")
+        for width in self.decoder_widths:
+            require(width % (2 * self.attention_heads) == 0, "model.decoder_widths", width, f"a multiple of {2 * self.attention_heads}")
+        if self.output == "fused" and self.decoder != "pgtd":
+            raise UsageError("model.output 'fused' mixes the PGTD heads and needs model.decoder 'pgtd'; found 'unet'")
+
+
+@dataclass
+class SamplingConfig:
+    """How training images are drawn and varied."""
+
+    augmentation: Literal["none", "flip", "full"] = "full"
+    """flip: mirror both ways (the release); full: also turn, zoom, shift, brightness, contrast, colour and blur."""
+    balance: bool = True
+    """Draw every task equally often (weight 1/N per sample); otherwise each image once an epoch."""
+    epoch_images: int | None = None
+    """Images drawn in an epoch; null: as many as the training split has."""
+    workers: int = 2
+    """Processes that load and augment training images."""
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 0, "sampling.workers", self.workers, "0 or more")
+        require(self.epoch_images is None or self.epoch_images >= 1, "sampling.epoch_images", self.epoch_images, "1 or more, or null")
+        if self.epoch_images is not None and not self.balance:
+            raise UsageError("sampling.epoch_images counts balanced draws and needs sampling.balance true; found false")
+
+
+@dataclass
+class TrainingConfig:
+    """The training recipe."""
+
+    optimiser: Literal["adam", "adamw"] = "adamw"
+    """Optimiser."""
+    learning_rate: float = 5e-4
+    """Highest learning rate."""
+    trunk_learning_rate: float | None = None
+    """Learning rate of a trunk that is trained; null: the same as learning_rate."""
+    weight_decay: float = 5e-4
+    """Weight decay, on weights of two and more dimensions only."""
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    """Course of the learning rate; plateau: a tenth after 6 epochs without a better val Dice."""
+    warmup: float = 0.05
+    """Share of all steps in which the learning rate rises from 0."""
+    epochs: int = 30
+    """Passes over the training images."""
+    batch_size: int = 8
+    """Images in a forward pass, of mixed tasks."""
+    accumulate: int = 1
+    """Forward passes that share an optimiser step."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 turns clipping off."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """auto: bfloat16 where the processor computes in it, else 32 bit."""
+    checkpointing: bool = False
+    """Recompute the trunk's activations in the backward pass: less memory, about a third more time."""
+    early_stopping: int | None = None
+    """Stop after this many epochs without a better val Dice; null: never."""
+    gate_temperature: tuple[float, float] = (1.0, 0.3)
+    """Temperature of the split gate at the first and the last step, linear between."""
+    gate_learning_rate: float | None = None
+    """Learning rate of the split gate's steps; null: the same as learning_rate."""
+    prototype_contrast: float = 0.5
+    """Weight of the loss that draws features to their own prototype and away from the other; 0 turns it off."""
+    seed: int = 42
+    """Seed of the weights, the sampling and the augmentation."""
+
+    def __post_init__(self) -> None:
+        self.gate_temperature = tuple(self.gate_temperature)  # type: ignore[assignment]
+        for name in ("learning_rate", "epochs", "batch_size", "accumulate"):
+            require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "more than 0")
+        require(0 <= self.warmup < 1, "training.warmup", self.warmup, "at least 0 and under 1")
+        if self.schedule == "plateau" and self.warmup:
+            raise UsageError(f"training.schedule 'plateau' has no warm-up; found training.warmup {self.warmup}, expected 0")
+        require(min(self.gate_temperature) > 0, "training.gate_temperature", self.gate_temperature, "two numbers above 0")
+
+
+@dataclass
+class Config:
+    """All settings of a training run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def check_trainable(self) -> None:
+        """Raise UsageError for settings that a model may have but a training run may not."""
+        if self.model.freeze and self.model.weights is None:
+            raise UsageError(
+                "model.freeze is true but model.weights is null: a trunk without weights has to be trained; set model.freeze false"
+            )
+        if self.model.hardened:
+            raise UsageError("model.hardened is for trained models: a hard gate has no gradient; set it false to train")
+
+    def to_dict(self) -> dict[str, Any]:
+        return _plain(asdict(self))
+
+
+def require(condition: bool, key: str, found: object, expected: str) -> None:
+    """Raise UsageError that names the key, what was found and what was expected."""
+    if not condition:
+        raise UsageError(f"{key}: found {found}, expected {expected}")
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def read_source(name: str | Path) -> dict[str, Any]:
+    """Differences held by a preset name or a YAML file; raises UsageError for unknown names and keys."""
+    path = PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        raise UsageError(
+            f"no preset or file '{name}'{nearest(str(name), preset_names())} (presets: {', '.join(preset_names())}; or the path of a YAML file)"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    check_keys(content, Config, str(path))
+    return content
+
+
+def check_keys(content: Any, kind: type, source: str, prefix: str = "") -> None:
+    """Raise UsageError for a key that `kind` does not have, naming the nearest one."""
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{source}: {prefix.rstrip('.') or 'the file'} should hold keys and values, found {content!r}")
+    hints = get_type_hints(kind)
+    for key, value in content.items():
+        if key not in hints:
+            raise UsageError(f"{source}: unknown key '{prefix}{key}'{nearest(str(key), hints)} (keys: {', '.join(hints)})")
+        if is_dataclass(hints[key]):
+            check_keys(value, hints[key], source, f"{prefix}{key}.")  # type: ignore[arg-type]
+
+
+def merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested mappings over each other; later ones win."""
+    merged: dict[str, Any] = {}
+    for source in sources:
+        for key, value in source.items():
+            merged[key] = merge(merged.get(key) or {}, value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def build_config(content: Mapping[str, Any], kind: type = Config, source: str = "settings") -> Any:
+    """Dataclass from nested plain values, types checked; raises UsageError that names the key."""
+    check_keys(content, kind, source)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind)
+    try:
+        values = parser.parse_object(dict(content))
+        return _construct(kind, values)
+    except ArgumentError as error:
+        raise UsageError(f"{source}: {' '.join(str(error).split())}") from error
+
+
+def load_config(sources: Sequence[str | Path] = (), overrides: Mapping[str, Any] | None = None) -> Config:
+    """Settings from presets and files, from left to right, then `overrides` (nested)."""
+    return build_config(merge(*[read_source(source) for source in sources], overrides or {}))
+
+
+def _construct(kind: type, values: Any) -> Any:
+    hints = get_type_hints(kind)
+    arguments = {}
+    for item in fields(kind):
+        value = values[item.name]
+        arguments[item.name] = _construct(hints[item.name], value) if is_dataclass(hints[item.name]) else value
+    return kind(**arguments)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

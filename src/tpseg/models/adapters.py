@@ -1,0 +1,155 @@
+"""Task-conditioned adapters (TCA) before every block of the trunk, and the split gate that mixes their two routes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STEP_SUM = 12.0
+"""Sum of all gate steps at the start: the gate's argument runs from -KAPPA to STEP_SUM - KAPPA."""
+KAPPA = 6.0
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which tasks a batch holds.
+
+    Weights are gathered for the tasks present only, so that a task that is absent gets no gradient at all
+    (not a gradient of zero, which an optimiser with momentum or decay would act on).
+    """
+
+    present: list[int]
+    """Task ids in the batch, ascending, P of them."""
+    row: Tensor
+    """(B,) int64: each sample's position in `present`."""
+
+    @classmethod
+    def of(cls, task: Tensor) -> Routing:
+        """task (B,) int64. Reads the ids on the host: once per batch, not per layer."""
+        ids = task.tolist()
+        present = sorted(set(ids))
+        return cls(present, torch.tensor([present.index(one) for one in ids], device=task.device))
+
+    def gather(self, per_task: Sequence[Tensor]) -> Tensor:
+        """One tensor per task of the model, each (...), to one per sample, (B, ...)."""
+        return torch.stack([per_task[task] for task in self.present])[self.row]
+
+
+class Route(nn.Module):
+    """One bottleneck C -> r -> C of a TCA; `up` starts at zero, so a new route changes nothing."""
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.empty(rank, width))
+        self.up = nn.Parameter(torch.zeros(width, rank))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+
+class SplitGate(nn.Module):
+    """w(τ, b), the weight of the task route at block b, eq. (3).
+
+    Differs from the paper: its print is garbled; this is the reading that keeps its promise of monotonicity,
+    σ((Σ_{i≤b} softplus(ℓ_{τ,i}) − κ) / tem), with steps that start at 12/N and κ = 6.
+    """
+
+    temperature: Tensor
+
+    def __init__(self, tasks: int, blocks: int) -> None:
+        super().__init__()
+        start = math.log(math.expm1(STEP_SUM / blocks))  # softplus(start) = 12 / N
+        self.steps = nn.ParameterList([torch.full((blocks,), start) for _ in range(tasks)])
+        self.register_buffer("temperature", torch.tensor(1.0))
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """Logits ℓ (..., N) to weights w (..., N) in (0, 1), rising with b."""
+        return torch.sigmoid((F.softplus(steps.float()).cumsum(-1) - KAPPA) / self.temperature)
+
+    @torch.no_grad()
+    def weights(self) -> Tensor:
+        """w of every task, (T, N)."""
+        return self(torch.stack(list(self.steps)))
+
+    @torch.no_grad()
+    def splits(self) -> Tensor:
+        """b*(τ), (T,) int64: the first block, from 0, with w ≥ ½; N if there is none."""
+        hard = self.weights() >= 0.5
+        return torch.where(hard.any(-1), hard.int().argmax(-1), hard.shape[-1])
+
+
+class TaskConditionedAdapter(nn.Module):
+    """The adapter before one block, eqs. (1) and (2)."""
+
+    def __init__(self, width: int, rank: int, tasks: int, shared: bool, task_routes: bool) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+        self.shift = nn.Parameter(torch.zeros(width))
+        self.shared = Route(width, rank) if shared else None
+        self.tasks = nn.ModuleList([Route(width, rank) for _ in range(tasks if task_routes else 0)])
+
+    def normalise(self, tokens: Tensor) -> Tensor:
+        """GroupNorm with one group, shared by both routes: each sample over all of (h, w, C)."""
+        return F.layer_norm(tokens, tokens.shape[1:]) * self.scale + self.shift
+
+    def forward(self, tokens: Tensor, routing: Routing, weight: Tensor | None, hardened: bool) -> Tensor:
+        """h' = h + (1 − w)·Δh_s + w·Δh_τ.
+
+        tokens (B, h, w, C); weight (B,) is w(τ, b) of each sample, None if there is one route only.
+        Both routes run as one batched product; hardened, each sample runs only the route that its w selects.
+        """
+        batch, height, width, channels = tokens.shape
+        x = self.normalise(tokens).flatten(1, 2)  # (B, h, w, C) -> (B, h * w, C)
+        if self.shared is None or not self.tasks:
+            down, up = self._one_route(routing)
+        elif hardened:
+            assert weight is not None
+            chosen = torch.where(weight >= 0.5, routing.row + 1, 0)  # 0: the shared route
+            routes = [self.shared, *(self.tasks[task] for task in routing.present)]
+            down = torch.stack([route.down for route in routes])[chosen]
+            up = torch.stack([route.up for route in routes])[chosen]
+        else:
+            assert weight is not None
+            w = weight.to(tokens.dtype)[:, None, None]
+            down = torch.cat([self.shared.down.expand(batch, -1, -1), routing.gather([route.down for route in self.tasks])], 1)
+            up = torch.cat([self.shared.up * (1 - w), routing.gather([route.up for route in self.tasks]) * w], 2)
+        delta = F.gelu(x @ down.transpose(1, 2)) @ up.transpose(1, 2)  # (B, h * w, C) -> (B, h * w, r) -> (B, h * w, C)
+        return tokens + delta.reshape(batch, height, width, channels)
+
+    def _one_route(self, routing: Routing) -> tuple[Tensor, Tensor]:
+        """Weights (B or 1, r, C) and (B or 1, C, r) of the only route there is."""
+        if self.shared is not None:
+            return self.shared.down[None], self.shared.up[None]
+        return routing.gather([route.down for route in self.tasks]), routing.gather([route.up for route in self.tasks])
+
+
+class TCA(nn.Module):
+    """The adapters of all blocks with their gate."""
+
+    def __init__(self, block_widths: Sequence[int], tasks: int, rank: int, gate: str, hardened: bool = False) -> None:
+        super().__init__()
+        self.hardened = hardened
+        self.gate = SplitGate(tasks, len(block_widths)) if gate == "cumulative_sigmoid" else None
+        self.blocks = nn.ModuleList(
+            [TaskConditionedAdapter(width, rank, tasks, shared=gate != "none", task_routes=gate != "shared_only") for width in block_widths]
+        )
+
+    def bind(self, routing: Routing) -> _Bound:
+        """The hook that the trunk calls before each block, for one batch."""
+        if self.gate is None:
+            return _Bound(self, routing, None)
+        return _Bound(self, routing, self.gate(torch.stack([self.gate.steps[task] for task in routing.present]))[routing.row])
+
+
+@dataclass(frozen=True)
+class _Bound:
+    adapters: TCA
+    routing: Routing
+    weights: Tensor | None  # (B, N)
+
+    def __call__(self, index: int, tokens: Tensor) -> Tensor:
+        weight = None if self.weights is None else self.weights[:, index]
+        return self.adapters.blocks[index](tokens, self.routing, weight, self.adapters.hardened)

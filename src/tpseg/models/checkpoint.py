@@ -1,0 +1,126 @@
+"""Models on disk: a folder with config.json, model.safetensors, tasks.json, provenance.json and README.md (a model card).
+
+A frozen trunk is not stored again: config.json names its source and its SHA-256, which is checked on loading.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from safetensors.torch import save_file
+
+from tpseg.config import ModelConfig, build_config
+from tpseg.errors import DataError, UsageError
+from tpseg.files import replacing_folder
+from tpseg.models.tpseg import TPSeg
+from tpseg.models.trunk_weights import load_trunk_weights, read_tensors, trunk_sha256
+from tpseg.tasks import TaskSet
+
+FORMAT = 1
+"""Version of the model folder; raised when an older tpseg could not read it."""
+
+
+def save_model(model: TPSeg, folder: Path, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write a model folder, whole or not at all: on any error an older folder of that name is still there."""
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    trunk_hash = None
+    if model.trunk.frozen and model.config.weights is not None:
+        trunk_hash = trunk_sha256(model.trunk)
+        state = {key: value for key, value in state.items() if not key.startswith("trunk.")}
+    config = {"format": FORMAT, "model": asdict(model.config), "trunk_sha256": trunk_hash}
+    with replacing_folder(folder) as new:
+        (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        model.tasks.save(new / "tasks.json")
+        (new / "provenance.json").write_text(json.dumps(dict(provenance or {}), indent=2) + "\n")
+        (new / "README.md").write_text(model_card(model, provenance or {}), encoding="utf-8")
+        save_file(state, new / "model.safetensors")
+
+
+def load_model(source: Path | str, *, weights: str | None = None) -> TPSeg:
+    """Read a model folder or a hub id, ready for prediction.
+
+    weights: where the frozen trunk lies on this machine, if not where config.json says. Raises UsageError if there is
+    no such model, DataError if it is damaged.
+    """
+    folder = find_model(source)
+    config, trunk_hash = read_model_config(folder)
+    model = TPSeg(config, TaskSet.load(folder / "tasks.json"))
+    if trunk_hash is not None:
+        load_trunk_weights(model.trunk, weights or config.weights or "")
+        if trunk_sha256(model.trunk) != trunk_hash:
+            raise DataError(f"{weights or config.weights}: not the trunk this model was trained on ({folder}/config.json has its SHA-256)")
+    state = read_tensors(folder / "model.safetensors")
+    expected = {key for key in model.state_dict() if trunk_hash is None or not key.startswith("trunk.")}
+    if state.keys() != expected:
+        odd = sorted(state.keys() ^ expected)
+        raise DataError(f"{folder}/model.safetensors: does not fit config.json and tasks.json, {len(odd)} tensors differ (first: {odd[0]})")
+    try:
+        model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise DataError(f"{folder}/model.safetensors: does not fit config.json ({str(error).splitlines()[-1].strip()})") from error
+    return model.eval()
+
+
+def find_model(source: Path | str) -> Path:
+    """The model folder that a path, a run folder or a hub id stands for."""
+    folder = Path(source)
+    if (folder / "config.json").is_file():
+        return folder
+    if (folder / "model" / "config.json").is_file():
+        return folder / "model"
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise UsageError(f"{source}: not a model folder (no config.json in it); expected what 'tpseg train' writes to RUN/model")
+    try:
+        return Path(snapshot_download(str(source)))
+    except Exception as error:  # the hub client raises its own, httpx's and the operating system's errors
+        raise UsageError(f"{source}: no such folder here, and the Hugging Face hub did not have it ({type(error).__name__})") from error
+
+
+def read_model_config(folder: Path) -> tuple[ModelConfig, str | None]:
+    """Settings of a model folder and the hash of its frozen trunk, if it has one."""
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found, settings, trunk_hash = content["format"], content["model"], content["trunk_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a model configuration written by tpseg ({error})") from error
+    if found != FORMAT:
+        raise DataError(f"{path}: format {found}; this tpseg reads format {FORMAT}; install a tpseg that fits")
+    return build_config(settings, ModelConfig, str(path)), trunk_hash
+
+
+def model_card(model: TPSeg, provenance: Mapping[str, Any]) -> str:
+    """README.md of a model folder, filled in from provenance."""
+    training = provenance.get("training", {})
+    dice = training.get("metrics", {})
+    rows = "\n".join(
+        f"| `{task.name}` | {task.modality} | {task.title} | {dice.get(f'val/dice/{task.name}', float('nan')):.3f} |"
+        for task in model.tasks
+    )
+    config = model.config
+    return f"""---
+library_name: tpseg
+tags: [image-segmentation, medical]
+---
+# TP-Seg model for {len(model.tasks)} lesion tasks
+
+Trunk Hiera-{config.trunk}, {"frozen, " + str(config.weights) if config.freeze else "trained"}; decoder {config.decoder}; input {config.image_size} px.
+
+| task | modality | lesion | val Dice |
+|---|---|---|---|
+{rows}
+
+Dice: hard at ½, {config.image_size} px, mean over images, on the validation split the best epoch was picked on; it is no test result.
+
+    from tpseg import Segmenter
+    prediction = Segmenter("PATH/OF/THIS/FOLDER")("image.png", task="{model.tasks[0].name}")
+
+Trained {provenance.get("date", "(date unknown)")}, seed {provenance.get("seed", "unknown")}; `provenance.json` has data hash, versions and command.
+Research software: not a medical device, not validated for clinical use.
+"""

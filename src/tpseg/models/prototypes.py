@@ -1,0 +1,77 @@
+"""Task prototypes: what lesion and background of each task look like in feature space, kept as moving averages."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MIN_PIXELS = 10
+"""Regions smaller than this, in pixels of the feature map, do not move a prototype."""
+EMBEDDING = 64
+"""Width of the task embedding that the first prototypes are made from."""
+
+
+def initial_prototypes(tasks: int, width: int) -> Tensor:
+    """[P_fg, P_bg] = normalise(MLP(task embedding)), eq. (5); returns (T, 2, C) of unit length.
+
+    Differs from the release: the MLP gets no gradient there either, so it is drawn once and not kept.
+    """
+    embedding = torch.randn(tasks, EMBEDDING)
+    mlp = nn.Sequential(nn.Linear(EMBEDDING, width), nn.GELU(), nn.Linear(width, 2 * width))
+    with torch.no_grad():
+        return F.normalize(mlp(embedding).reshape(tasks, 2, width), dim=-1)
+
+
+def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
+    """Signed difference D = cos(f, P_fg) − cos(f, P_bg), the argument of eq. (8).
+
+    features (B, C, h, w), prototypes (B, 2, C) of unit length; returns (B, 1, h, w) in [-2, 2].
+    """
+    direction = prototypes[:, 0] - prototypes[:, 1]  # (B, C)
+    return torch.einsum("bchw,bc->bhw", F.normalize(features, dim=1), direction.to(features.dtype))[:, None]
+
+
+def region_sums(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of the normalised feature vectors inside and outside the mask, for eq. (13).
+
+    features (B, C, h, w), mask (B, 1, H, W) in {0, 1}; returns sums (B, 2, C) and pixel counts (B, 2), float32.
+    A pixel of the feature map is inside if at least half of its area is.
+    """
+    inside = F.interpolate(mask.float(), features.shape[2:], mode="area") >= 0.5
+    regions = torch.cat([inside, ~inside], 1).flatten(2).float()  # (B, 2, h * w)
+    unit = F.normalize(features.float(), dim=1).flatten(2)  # (B, C, h * w)
+    with torch.autocast(features.device.type, enabled=False):
+        return torch.einsum("brn,bcn->brc", regions, unit), regions.sum(-1)
+
+
+class PrototypeMemory(nn.Module):
+    """The prototypes of one PGTD: a buffer (T, 2, C), foreground first, float32, unit length."""
+
+    prototypes: Tensor
+
+    def __init__(self, tasks: int, width: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("prototypes", initial_prototypes(tasks, width))
+
+    def forward(self, task: Tensor) -> Tensor:
+        """task (B,) int64 -> (B, 2, C)."""
+        return self.prototypes[task]
+
+    @torch.no_grad()
+    def update(self, features: Tensor, mask: Tensor, task: Tensor) -> None:
+        """P ← normalise(m·P + (1 − m)·f̄), eqs. (12) and (13), for the tasks in the batch.
+
+        features (B, C, h, w), mask (B, 1, H, W), task (B,). A task that is absent, or whose region is under
+        10 pixels, keeps its prototype bit for bit. Sums are added up over all processes first.
+        """
+        sums, counts = region_sums(features, mask)
+        total = self.prototypes.new_zeros(self.prototypes.shape).index_add_(0, task, sums)  # (T, 2, C)
+        pixels = self.prototypes.new_zeros(self.prototypes.shape[:2]).index_add_(0, task, counts)  # (T, 2)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(total)
+            torch.distributed.all_reduce(pixels)
+        mean = F.normalize(total, dim=-1)
+        moved = F.normalize(self.momentum * self.prototypes + (1 - self.momentum) * mean, dim=-1)
+        self.prototypes.copy_(torch.where((pixels >= MIN_PIXELS)[..., None], moved, self.prototypes))

@@ -1,0 +1,140 @@
+"""Trunk weights from Meta's files and from Hugging Face, with a clear refusal of anything else."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tpseg.errors import DataError
+from tpseg.models.trunk import TRUNK_SIZES, Trunk
+
+PREFIXES = ("image_encoder.trunk.", "vision_encoder.backbone.", "backbone.", "trunk.", "")
+"""Where the trunk's keys lie: Meta's SAM 2 files, Hugging Face's SAM 2 models, parts of either."""
+META_NAMES = (
+    (r"^patch_embed\.proj\.", "patch_embed.projection."),
+    (r"\.norm([12])\.", r".layer_norm\1."),
+    (r"\.mlp\.layers\.0\.", ".mlp.proj_in."),
+    (r"\.mlp\.layers\.1\.", ".mlp.proj_out."),
+)
+"""Meta's key names and transformers'."""
+
+
+def load_trunk_weights(trunk: Trunk, source: str) -> None:
+    """Load weights into a trunk, in place.
+
+    source: a `.pt` file in Meta's layout, a `.safetensors` file, a Hugging Face folder, or a hub id. Files are read
+    as plain tensors, never as code. Raises DataError that names the file, what was found and what was expected.
+    """
+    path = find_weights(source)
+    state = trunk_keys(read_tensors(path), path)
+    expected = trunk.hiera.state_dict()
+    found = guess_size(state)
+    if found != trunk.size:
+        hint = (
+            f"holds the '{found}' trunk; set model.trunk to {found}, or give the file of the '{trunk.size}' one"
+            if found
+            else (f"is no SAM 2 Hiera trunk of a known size; expected the '{trunk.size}' one, {len(expected)} tensors")
+        )
+        raise DataError(f"{path}: {hint}")
+    missing = sorted(expected.keys() - state.keys())
+    wrong = sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)
+    if missing or wrong:
+        raise DataError(
+            f"{path}: not a complete '{trunk.size}' trunk: of {len(expected)} tensors {len(missing)} are missing and {len(wrong)} have "
+            f"another shape (first: {(missing + wrong)[0]}); download it again"
+        )
+    trunk.hiera.load_state_dict({key: state[key] for key in expected})
+
+
+def find_weights(source: str) -> Path:
+    """The file that a path, a folder or a hub id stands for."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return _weights_in(path)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix in (".pt", ".pth", ".safetensors"):
+        raise DataError(f"{source}: no such file or folder; expected trunk weights such as sam2_hiera_large.pt (model.weights)")
+    try:
+        return _weights_in(Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"])))
+    except DataError:
+        raise
+    except Exception as error:  # the hub client raises its own, httpx's and the operating system's errors
+        raise DataError(
+            f"{source}: cannot be had from the Hugging Face hub ({type(error).__name__}). Without a network, set model.weights to a "
+            "local file such as sam2_hiera_large.pt, or to null with model.freeze false"
+        ) from error
+
+
+def _weights_in(folder: Path) -> Path:
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise DataError(f"{folder}: no model.safetensors in this folder; expected a Hugging Face SAM 2 model")
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file by key; never runs code from it."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path}: refused, for it holds more than tensors (or is no PyTorch file); expected SAM 2 weights as published"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: cannot be read as weights; truncated or of another kind ({' '.join(str(error).split())[:160]})"
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise DataError(f"{path}: holds no tensors by name; expected SAM 2 weights, e.g. sam2_hiera_large.pt")
+    return tensors
+
+
+def trunk_keys(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The trunk's tensors under transformers' names; raises DataError if there are none."""
+    for prefix in PREFIXES:
+        found = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+        if "pos_embed_window" in found:
+            return {rename(key): value for key, value in found.items()}
+    shown = ", ".join(list(tensors)[:3])
+    raise DataError(f"{path}: no SAM 2 image encoder in it (keys such as {shown}); expected keys under 'image_encoder.trunk.'")
+
+
+def rename(key: str) -> str:
+    """Meta's key name to transformers'; the latter stays as it is."""
+    for pattern, replacement in META_NAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def guess_size(state: Mapping[str, Tensor]) -> str | None:
+    """Which of the four trunks has this width and this number of blocks."""
+    blocks = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    width = state["pos_embed_window"].shape[1]
+    for name, spec in TRUNK_SIZES.items():
+        if spec.width == width and sum(spec.blocks) == blocks:
+            return name
+    return None
+
+
+def trunk_sha256(trunk: Trunk) -> str:
+    """Hash of the trunk's numbers as float32, the same whatever file they came from."""
+    digest = hashlib.sha256()
+    for key, value in sorted(trunk.hiera.state_dict().items()):
+        digest.update(f"{key}{tuple(value.shape)}".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
