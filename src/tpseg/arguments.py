@@ -1,0 +1,163 @@
+"""From functions to a command line: jsonargparse with our wording, presets as defaults, and the nearest name on a typo."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Optional
+
+import jsonargparse
+from docstring_parser import parse as parse_docstring
+
+from tpseg.config import merge, read_source
+from tpseg.errors import UsageError, nearest
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+PROGRAM = "tpseg"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command: its function's docstring is the help, its parameters are the options."""
+
+    name: str
+    function: Callable[..., int | None]
+    positional: tuple[str, ...] = ()
+    presets: bool = False
+    """Whether --config names presets that set the other options' defaults."""
+
+    @property
+    def summary(self) -> str:
+        return parse_docstring(inspect.getdoc(self.function) or "").short_description or ""
+
+
+class Parser(jsonargparse.ArgumentParser):
+    """jsonargparse's parser, with errors as UsageError and a suggestion for unknown options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UsageError(f"{' '.join(message.split())}{self._suggestion(message)} (see '{self.prog} --help')") from ex
+
+    def _suggestion(self, message: str) -> str:
+        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        for word in re.findall(r"--[\w.\-]+", message):
+            if word not in options:
+                return nearest(word, options)
+        return ""
+
+
+def split_verb(verbs: Sequence[Verb], arguments: Sequence[str]) -> tuple[Verb | None, list[str]]:
+    """The verb that a command line begins with, one or two words, and the rest; None to ask for help."""
+    names = {verb.name: verb for verb in verbs}
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if len(arguments) >= words and name in names:
+            return names[name], list(arguments[words:])
+    given = [word for word in arguments[:2] if not word.startswith("-")]
+    groups = {name.split()[0] for name in names if " " in name}
+    if not given or (given[0] in groups and len(given) == 1):
+        return None, list(arguments)
+    wrong = " ".join(given) if given[0] in groups else given[0]
+    raise UsageError(f"unknown verb '{wrong}'{nearest(wrong, names)} (verbs: {', '.join(names)})")
+
+
+def overview(verbs: Sequence[Verb], prefix: str = "") -> str:
+    """The help page without a verb."""
+    shown = [verb for verb in verbs if verb.name.startswith(prefix)]
+    width = max(len(verb.name) for verb in shown)
+    rows = "\n".join(f"  {verb.name:<{width}}  {verb.summary}" for verb in shown)
+    return f"""usage: {PROGRAM} VERB [options]
+
+One model for many medical lesion segmentation tasks (TP-Seg).
+
+{rows}
+
+'{PROGRAM} VERB --help' tells a verb's options. A first run, start to end:
+
+  {PROGRAM} phantoms phantoms
+  {PROGRAM} train --config small,demo --data phantoms/tasks.yaml --out runs/first
+  {PROGRAM} evaluate runs/first --data phantoms/tasks.yaml
+  {PROGRAM} report runs/first
+"""
+
+
+def build_parser(verb: Verb, arguments: Sequence[str]) -> Parser:
+    """The parser of one verb; presets named in `arguments` become its defaults, so --help shows them.
+
+    Switches need no value, names have dashes, and a parameter that is a dataclass becomes a group of options with its
+    name in front: `--training.epochs`.
+    """
+    helps = {entry.arg_name: entry.description for entry in parse_docstring(inspect.getdoc(verb.function) or "").params}
+    parser = Parser(prog=f"{PROGRAM} {verb.name}", description=_description(verb.function))
+    usage = [parser.prog]
+    for name, parameter in _parameters(verb.function).items():
+        kind, required = _plain_kind(parameter.annotation), parameter.default is inspect.Parameter.empty
+        option = f"--{name.replace('_', '-')}"
+        if is_dataclass(kind):
+            parser.add_class_arguments(kind, name, help=helps[name])
+        elif name in verb.positional:
+            many = kind == list[str]
+            parser.add_argument(name, type=str if many else kind, nargs="+" if many else None if required else "?", help=helps[name])
+            usage.append(f"{name.upper()}{' ...' if many else ''}" if required else f"[{name.upper()}]")
+        elif kind is bool:
+            parser.add_argument(option, action="store_true", help=helps[name])
+        elif required:
+            parser.add_argument(option, type=kind, required=True, help=helps[name])
+            usage.append(f"{option} {name.upper()}")
+        else:
+            parser.add_argument(option, type=kind, default=_plain_value(parameter.default), help=helps[name])
+    parser.usage = " ".join([*usage, "[options]"])
+    if verb.presets:
+        parser.set_defaults(flatten(merge(*[read_source(name) for name in preset_option(arguments)])))
+    return parser
+
+
+def read_arguments(verb: Verb, arguments: Sequence[str]) -> dict[str, Any]:
+    """The values that a command line gives to the verb's function; raises UsageError."""
+    parser = build_parser(verb, arguments)
+    values = parser.instantiate_classes(parser.parse_args(list(arguments)))
+    return {name: _as_path(values[name], parameter.annotation) for name, parameter in _parameters(verb.function).items()}
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function, eval_str=True).parameters
+
+
+def _plain_kind(kind: Any) -> Any:
+    """Paths are read as text: jsonargparse would show their class in the help."""
+    return str if kind is Path else Optional[str] if kind == Path | None else kind  # noqa: UP045 - jsonargparse shows it as is
+
+
+def _plain_value(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _as_path(value: Any, kind: Any) -> Any:
+    return Path(value) if kind in (Path, Path | None) and value is not None else value
+
+
+def preset_option(arguments: Sequence[str]) -> list[str]:
+    """The names given to --config, comma-separated."""
+    found = ""
+    for index, word in enumerate(arguments):
+        if word == "--config" and index + 1 < len(arguments):
+            found = arguments[index + 1]
+        elif word.startswith("--config="):
+            found = word.removeprefix("--config=")
+    return [name for name in found.split(",") if name]
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _description(function: Callable[..., Any]) -> str:
+    text = parse_docstring(inspect.getdoc(function) or "")
+    return "\n\n".join(part for part in (text.short_description, text.long_description) if part)

@@ -1,0 +1,266 @@
+"""The command line: one function per verb, no logic. `tpseg --help` lists the verbs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from tpseg.arguments import Verb, overview, read_arguments, split_verb
+from tpseg.config import ModelConfig, SamplingConfig, TrainingConfig
+from tpseg.errors import TPSegError, UsageError
+
+Protocol = Literal["default", "tpseg", "spider", "pranet", "nnunet", "all"]
+Split = Literal["train", "val", "test"]
+
+out_console = Console()
+error_console = Console(stderr=True)
+
+
+def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> None:
+    """Write the phantom data set: eight synthetic tasks that look like their modalities. No patient data, no download.
+
+    Args:
+        out: Folder to write; it must not exist or be empty.
+        cases: Images of each task.
+        size: Height of the images in pixels.
+        seed: Another seed gives other images.
+    """
+    from tpseg.data.phantoms import write_phantoms
+
+    out_console.print(f"wrote {write_phantoms(out, cases, size, seed)}")
+
+
+def data_check(data: Path, json: Path | None = None) -> int:
+    """Look for what hurts most: unreadable files, masks that do not fit, duplicates and groups across splits.
+
+    Exits 1 if there are errors.
+
+    Args:
+        data: The data set's tasks.yaml.
+        json: Also write the findings to this file.
+    """
+    from tpseg.data.check import check_dataset
+    from tpseg.data.manifest import read_dataset
+    from tpseg.files import write_atomically
+    from tpseg.progress import track_calls
+
+    dataset = read_dataset(data)
+    with track_calls("checking") as progress:
+        report = check_dataset(dataset, progress)
+    out_console.print(report)
+    if json is not None:
+        write_atomically(json, report.to_json())
+    return 0 if report.ok else 1
+
+
+def data_split(
+    folder: Path,
+    task: str,
+    modality: str = "unknown",
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    group: str | None = None,
+    seed: int = 0,
+    tasks: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Split a folder of image-mask pairs into train, val and test, whole groups at a time, and add it to a tasks.yaml.
+
+    Args:
+        folder: Holds images/ and masks/ with the same file names, whatever their endings.
+        task: Name of the task.
+        modality: What made the images: dermoscopy, ultrasound, CT.
+        fractions: Shares of train, val and test.
+        group: Regular expression on the file name; its first group, or the whole match, is the patient or case.
+        seed: Another seed draws another split.
+        tasks: The tasks.yaml to write; by default beside the folder.
+        overwrite: Draw anew where a split.csv exists.
+    """
+    from tpseg.data.splits import split_folder
+
+    target = tasks or folder.parent / "tasks.yaml"
+    table = split_folder(folder, task, modality, fractions, seed, group, target, overwrite)
+    counts = ", ".join(f"{split} {number}" for split, number in table["split"].value_counts().items())
+    out_console.print(f"wrote {folder / 'split.csv'} ({counts}) and the task '{task}' in {target}", soft_wrap=True)
+
+
+def train(
+    data: Path,
+    out: Path,
+    config: str = "default",
+    steps: int | None = None,
+    resume: bool = False,
+    model: ModelConfig = ModelConfig(),  # noqa: B008 - jsonargparse reads the default
+    sampling: SamplingConfig = SamplingConfig(),  # noqa: B008
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008
+) -> None:
+    """Train one model on all tasks of a data set.
+
+    Args:
+        data: The data set's tasks.yaml.
+        out: Run folder to write: model/ (best val Dice), checkpoints/, logs/.
+        config: Preset names or YAML files, comma-separated, each laid over the one before: small,baseline.
+        steps: Stop after this many optimiser steps.
+        resume: Continue the run that `out` holds, with the same settings.
+        model: The network.
+        sampling: The training images.
+        training: The recipe.
+    """
+    from tpseg.config import Config
+    from tpseg.training import train as run
+
+    run(Config(model, sampling, training), data, out, steps=steps, resume=resume)
+    out_console.print(f"trained: the best model is {out / 'model'}. Next: tpseg evaluate {out} --data {data}")
+
+
+def evaluate(
+    data: Path,
+    model: str | None = None,
+    predictions: Path | None = None,
+    split: Split = "test",
+    protocol: Protocol = "default",
+    tasks: list[str] | None = None,
+    out: Path | None = None,
+    size: int = 512,
+    weights: str | None = None,
+    batch_size: int = 8,
+) -> None:
+    """Score a model, or masks made by anything else, under a named protocol.
+
+    Args:
+        data: The data set's tasks.yaml.
+        model: Model folder, run folder or hub id.
+        predictions: Score the masks of this folder (TASK/NAME.png) instead of a model's.
+        split: Which split to score.
+        protocol: The definition of Dice and IoU to show; all shows every one. The files always hold all.
+        tasks: Score these tasks only: [skin_lesion, colon_polyp].
+        out: Where to write SPLIT.json and SPLIT.csv; by default evaluation/ in the run folder, or beside a model or predictions folder.
+        size: Input size in pixels that protocol 'tpseg' scores a predictions folder at.
+        weights: File of the frozen trunk, if it is not where the model's config.json says.
+        batch_size: Images in a forward pass.
+    """
+    from tpseg.data.manifest import read_dataset
+    from tpseg.evaluation import evaluate_model, evaluate_predictions, place_of_evaluation, summary_table
+    from tpseg.metrics import resolve_protocols
+    from tpseg.prediction import Segmenter
+    from tpseg.progress import track
+
+    if (model is None) == (predictions is None):
+        raise UsageError("evaluate what? Give either MODEL or --predictions FOLDER")
+    dataset = read_dataset(data) if tasks is None else read_dataset(data).only(tasks)
+    if predictions is not None:
+        place = out or predictions.parent / "evaluation"
+        summary = evaluate_predictions(predictions, dataset, split, ["all"], place, size, watch=track)
+    else:
+        place = out or place_of_evaluation(model)
+        segmenter = Segmenter(model, weights=weights)
+        summary = evaluate_model(segmenter, dataset, split, ["all"], place, batch_size=batch_size, watch=track)
+    for name in resolve_protocols(protocol):
+        out_console.print(summary_table(summary, name))
+    out_console.print(f"wrote {place / split}.json (all protocols) and {place / split}.csv (a row per image)", soft_wrap=True)
+
+
+def predict(
+    model: str,
+    inputs: list[str],
+    task: str | None = None,
+    all_tasks: bool = False,
+    out: Path = Path("predictions"),
+    probability: bool = False,
+    overlay: bool = False,
+    weights: str | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+) -> int:
+    """Segment images: a mask for each, of its own size. Bad files are named and skipped; then the exit code is 1.
+
+    Args:
+        model: Model folder, run folder or hub id.
+        inputs: Files, folders, globs, or @FILE with a path per line.
+        task: Name of the task, as `tpseg info MODEL` lists them.
+        all_tasks: Segment for every task of the model, in a folder per task.
+        out: Folder for the masks.
+        probability: Also write the probability as 16-bit PNG.
+        overlay: Also write the contour over the image.
+        weights: File of the frozen trunk, if it is not where the model's config.json says.
+        device: cpu, cuda, mps; by default the fastest there is.
+        batch_size: Images in a forward pass.
+    """
+    from tpseg.prediction import Failure, Segmenter, choose_tasks, find_images, predict_files
+    from tpseg.progress import track
+
+    files = find_images(inputs)
+    segmenter = Segmenter(model, device=device, weights=weights)
+    tasks = choose_tasks(segmenter.tasks, task, all_tasks)
+    results = predict_files(segmenter, files, tasks, out, probability=probability, overlay=overlay, batch_size=batch_size)
+    failures = [result for result in track(results, len(files), "segmenting") if isinstance(result, Failure)]
+    for failure in failures:
+        error_console.print(f"skipped: {failure.reason}", style="red", markup=False, highlight=False)
+    out_console.print(f"segmented {len(files) - len(failures)} of {len(files)} images into {out}")
+    return 1 if failures else 0
+
+
+def report(run: Path, data: Path | None = None, split: Split = "test") -> None:
+    """Write one self-contained HTML page about a run: data, curves, table, cases, gate, prototypes, settings, provenance.
+
+    Args:
+        run: Run folder of tpseg train.
+        data: The data set's tasks.yaml, if it is not where it was when training began.
+        split: The evaluated split to show.
+    """
+    from tpseg.report import write_report
+
+    out_console.print(f"wrote {write_report(run, data, split)}")
+
+
+def info(model: str, tasks: int = 8, size: int | None = None, json: bool = False) -> None:
+    """Say what a model or a preset consists of: tasks, splits, parameters by part, FLOPs.
+
+    Args:
+        model: Model folder, run folder, hub id, or preset names as in --config of train.
+        tasks: Number of tasks, for a preset.
+        size: Image size in pixels for the FLOPs; by default the model's own.
+        json: Print JSON.
+    """
+    from tpseg.inspection import describe, info_table
+
+    content = describe(model, tasks, size)
+    if json:
+        out_console.print_json(data=content)
+    else:
+        out_console.print(info_table(content))
+
+
+VERBS = (
+    Verb("phantoms", phantoms, positional=("out",)),
+    Verb("data check", data_check, positional=("data",)),
+    Verb("data split", data_split, positional=("folder",)),
+    Verb("train", train, presets=True),
+    Verb("evaluate", evaluate, positional=("model",)),
+    Verb("predict", predict, positional=("model", "inputs")),
+    Verb("report", report, positional=("run",)),
+    Verb("info", info, positional=("model",)),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code: 0 done, 1 bad data, 2 bad usage."""
+    try:
+        verb, rest = split_verb(VERBS, sys.argv[1:] if arguments is None else arguments)
+        if verb is None:
+            out_console.print(overview(VERBS), markup=False, highlight=False, soft_wrap=True)
+            return 0
+        return verb.function(**read_arguments(verb, rest)) or 0
+    except TPSegError as error:
+        error_console.print(f"tpseg: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        error_console.print("tpseg: interrupted", style="red")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

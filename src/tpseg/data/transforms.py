@@ -1,0 +1,88 @@
+"""From decoded pixels to what the model sees: one preprocessing for training and prediction, and augmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's mean and standard deviation, which SAM 2 was trained with."""
+
+
+def preprocess(image: np.ndarray, size: int) -> Tensor:
+    """Stretch to a square, normalise: (H, W, 3) uint8 to (3, size, size) float32."""
+    return normalise(to_tensor(resize_image(image, size)))
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 3) uint8 to (size, size, 3), bilinear with anti-aliasing."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """(H, W) bool to (size, size) bool, by area: a pixel is lesion if at least half of it is."""
+    if mask.shape == (size, size):
+        return mask
+    soft = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+    return np.asarray(soft) >= 0.5
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
+
+
+def normalise(image: Tensor) -> Tensor:
+    """(3, H, W) in [0, 1], by ImageNet's mean and standard deviation."""
+    return (image - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+def augment(image: Tensor, mask: Tensor, kind: str, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Vary a training pair; image (3, H, W) in [0, 1], mask (1, H, W) in {0, 1}; same shapes out.
+
+    `flip` mirrors both ways with probability ½ each; `full` adds geometry and colour; `none` returns its input.
+    """
+    if kind == "none":
+        return image, mask
+    for axis in (1, 2):
+        if rng.random() < 0.5:
+            image, mask = image.flip(axis), mask.flip(axis)
+    if kind == "full":
+        if rng.random() < 0.7:
+            image, mask = warp(image, mask, rng)
+        image = vary_colour(image, rng)
+    return image, mask
+
+
+def warp(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Turn by up to 30°, scale by 0.75 to 1.33, stretch by up to 10 %, shift by up to 10 %; border reflected."""
+    angle = np.deg2rad(rng.uniform(-30, 30))
+    scale = np.exp(rng.uniform(-0.29, 0.29)) * np.exp(rng.uniform(-0.1, 0.1, 2))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale[:, None]
+    theta = np.concatenate([turn, rng.uniform(-0.2, 0.2, (2, 1))], 1)  # shift in half image widths
+    grid = F.affine_grid(torch.from_numpy(theta).float()[None], [1, 1, *image.shape[1:]], align_corners=False)
+    both = torch.cat([image, mask])[None]  # (1, 4, H, W)
+    warped = F.grid_sample(both, grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
+    return warped[:3], (warped[3:] >= 0.5).float()
+
+
+def vary_colour(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Brightness, contrast, gamma, colour cast, and now and then noise or blur; (3, H, W) in [0, 1]."""
+    if rng.random() < 0.7:
+        mean = image.mean()
+        image = (image - mean) * rng.uniform(0.7, 1.4) + mean + rng.uniform(-0.15, 0.15)
+    if rng.random() < 0.3:
+        image = image.clamp(0, 1) ** rng.uniform(0.7, 1.5)
+    if rng.random() < 0.3:
+        image = image * torch.from_numpy(rng.uniform(0.85, 1.15, (3, 1, 1))).float()
+    if rng.random() < 0.15:
+        image = image + torch.from_numpy(rng.normal(0, rng.uniform(0.01, 0.06), image.shape)).float()
+    if rng.random() < 0.15:
+        image = F.avg_pool2d(image[None], 3, stride=1, padding=1, count_include_pad=False)[0]
+    return image.clamp(0, 1)

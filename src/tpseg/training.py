@@ -1,0 +1,286 @@
+"""Training: the Lightning module with the recipe, and `train`, which runs it into a run folder."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from tpseg.config import Config, build_config
+from tpseg.data.dataset import Batch, LesionDataset, collate
+from tpseg.data.manifest import DataSet, read_dataset
+from tpseg.data.sampling import TrainingSampler
+from tpseg.errors import DataError, TPSegError, UsageError
+from tpseg.files import write_atomically
+from tpseg.hardware import bf16_is_native
+from tpseg.losses import prototype_contrast, segmentation_loss
+from tpseg.models.tpseg import Output, TPSeg
+from tpseg.models.trunk_weights import load_trunk_weights
+from tpseg.progress import TrainingBar
+from tpseg.provenance import provenance
+from tpseg.run_folder import BestModel, History
+from tpseg.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteLoss(TPSegError):
+    """The loss became NaN or infinite: the run stops, the last good checkpoint stays."""
+
+
+class LesionModule(lightning.LightningModule):
+    """One step of training and validation, the optimiser and the schedules."""
+
+    def __init__(self, config: Config, model: TPSeg, total_steps: int) -> None:
+        super().__init__()
+        self.settings = config.training
+        self.model = model
+        self.total_steps = total_steps
+        self.strict_loading = not config.model.freeze
+        self.val_dice: list[tuple[Tensor, Tensor]] = []  # (Dice, task id) of each batch of the epoch
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        progress = self.global_step / max(self.total_steps - 1, 1)
+        start, end = self.settings.gate_temperature
+        self.model.set_gate_temperature(start + (end - start) * min(progress, 1.0))
+        output = self.model(batch.image, batch.task)
+        losses = segmentation_loss(output.supervised, batch.mask) + self._contrast(output, batch.mask)  # (B,)
+        loss = losses.mean()
+        if not torch.isfinite(loss):
+            self._report_non_finite(losses, batch)
+        self.model.update_prototypes(output, batch.mask, batch.task)
+        self.log("train/loss", loss, batch_size=len(batch.image), on_step=True, on_epoch=True)
+        return loss
+
+    def _contrast(self, output: Output, mask: Tensor) -> Tensor:
+        """Weighted prototype contrast, mean over the PGTDs, (B,); zero for decoders without prototypes."""
+        maps = [step.similarity for step in output.steps if step.similarity is not None]
+        if not maps or not self.settings.prototype_contrast:
+            return mask.new_zeros(len(mask))
+        return self.settings.prototype_contrast * torch.stack([prototype_contrast(one, mask) for one in maps]).mean(0)
+
+    def _report_non_finite(self, losses: Tensor, batch: Batch) -> None:
+        bad = [file for file, finite in zip(batch.files, torch.isfinite(losses).tolist(), strict=True) if not finite]
+        raise NonFiniteLoss(
+            f"the loss became NaN or infinite at step {self.global_step}, on: {', '.join(bad)}. "
+            "Look at these files with 'tpseg data check', or lower training.learning_rate; the last good checkpoint is kept"
+        )
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
+        if self.global_step >= self.total_steps:
+            self.trainer.should_stop = True  # makes Lightning validate before it ends, unlike max_steps
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        output = self.model(batch.image, batch.task)
+        loss = segmentation_loss(output.supervised, batch.mask).mean()
+        self.log("val/loss", loss, batch_size=len(batch.image))
+        self.val_dice.append((hard_dice(output.logits, batch.mask), batch.task))
+
+    def on_validation_epoch_end(self) -> None:
+        """Mean Dice per task and over tasks, hard at ½ and at the model's input size."""
+        dice = torch.cat([dice for dice, _ in self.val_dice])
+        task = torch.cat([task for _, task in self.val_dice])
+        self.val_dice.clear()
+        means = {name: dice[task == id].mean() for id, name in enumerate(self.model.tasks.names) if (task == id).any()}
+        self.log_dict({f"val/dice/{name}": mean for name, mean in means.items()})
+        self.log("val/dice", torch.stack(list(means.values())).mean())
+        self.log_dict({f"split/{name}": float(split) for name, split in self.model.splits().items()})
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        settings = self.settings
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
+        optimiser = kind(parameter_groups(self.model, settings), lr=settings.learning_rate)
+        if settings.schedule == "plateau":
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=6, min_lr=1e-7)
+            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": plateau, "interval": "epoch", "monitor": "val/dice"}}
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: rate_factor(step, self.total_steps, settings.warmup, settings.schedule == "cosine")
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A frozen trunk is not stored again."""
+        if self.model.trunk.frozen:
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("model.trunk.")}
+
+
+def hard_dice(logits: Tensor, mask: Tensor) -> Tensor:
+    """Dice of each image, cut at ½, both empty 1; (B, 1, H, W) twice in, (B,) out."""
+    found, true = (logits > 0).flatten(1), mask.flatten(1) > 0.5
+    total = found.sum(1) + true.sum(1)
+    return torch.where(total > 0, 2 * (found & true).sum(1) / total.clamp_min(1), 1.0)
+
+
+def rate_factor(step: int, total: int, warmup: float, cosine: bool) -> float:
+    """Learning rate as a share of its peak: linear warm-up, then a half cosine to 0, or constant."""
+    rise = warmup * total
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 * (1 + math.cos(math.pi * min((step - rise) / max(total - rise, 1), 1.0))) if cosine else 1.0
+
+
+def parameter_groups(model: TPSeg, settings: Any) -> list[dict[str, Any]]:
+    """Trained parameters by learning rate and decay: trunk, gate and the rest; vectors are not decayed."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = settings.learning_rate
+        if name.startswith("trunk.") and settings.trunk_learning_rate is not None:
+            rate = settings.trunk_learning_rate
+        if name.startswith("adapters.gate.") and settings.gate_learning_rate is not None:
+            rate = settings.gate_learning_rate
+        decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
+
+
+def loaders(config: Config, data: DataSet) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+    """Training and validation batches; raises DataError for a split that is empty."""
+    size, workers = config.model.image_size, config.sampling.workers
+    train = LesionDataset(data.split("train"), data.tasks, size, config.sampling.augmentation)
+    val = LesionDataset(data.split("val"), data.tasks, size)
+    missing = [name for id, name in enumerate(data.tasks.names) if id not in train.task_ids]
+    if missing:
+        raise DataError(f"{data.source}: no training case for task {', '.join(missing)}; add cases with split 'train' or remove the task")
+    sampler = TrainingSampler(train.task_ids, config.training.seed, config.sampling.balance, config.sampling.epoch_images)
+    common: dict[str, Any] = {"collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0}
+    return (
+        DataLoader(
+            train, batch_size=config.training.batch_size, sampler=sampler, drop_last=len(sampler) > config.training.batch_size, **common
+        ),
+        DataLoader(val, batch_size=config.training.batch_size, **common),
+    )
+
+
+def build_model(config: Config, tasks: TaskSet) -> TPSeg:
+    """A new model with the trunk weights that the settings name."""
+    model = TPSeg(config.model, tasks)
+    if config.model.weights is not None:
+        load_trunk_weights(model.trunk, config.model.weights)
+    model.trunk.checkpointing = config.training.checkpointing
+    return model
+
+
+def train(config: Config, data_path: Path, out: Path, *, steps: int | None = None, resume: bool = False, bar: bool = True) -> Path:
+    """Train a model; returns the run folder `out` with `model/` (best val Dice), `checkpoints/` and `logs/`.
+
+    steps caps the optimiser steps. Raises UsageError if `out` holds a run and `resume` is not set, DataError for
+    data that cannot be used, NonFiniteLoss if the loss is lost.
+    """
+    config.check_trainable()
+    prepare_run(config, data_path, out, steps, resume)
+    data = read_dataset(data_path)
+    lightning.seed_everything(config.training.seed, workers=True, verbose=False)
+    train_batches, val_batches = loaders(config, data)
+    model = build_model(config, data.tasks)
+    total = math.ceil(len(train_batches) / config.training.accumulate) * config.training.epochs
+    module = LesionModule(config, model, min(total, steps or total))
+    record = provenance(config.training.seed, data)
+    callbacks: list[Callback] = [
+        ModelCheckpoint(out / "checkpoints", "best", monitor="val/dice", mode="max", save_last=True, enable_version_counter=False),
+        BestModel(out / "model", record),
+        History(out / "logs" / "metrics.csv"),
+    ]
+    if config.training.early_stopping is not None:
+        callbacks.append(EarlyStopping("val/dice", mode="max", patience=config.training.early_stopping))
+    if bar:
+        callbacks.append(TrainingBar(module.total_steps))
+    with quiet_lightning():
+        trainer = lightning.Trainer(
+            max_epochs=config.training.epochs,
+            devices=1,
+            precision=resolve_precision(config.training.precision),
+            accumulate_grad_batches=config.training.accumulate,
+            gradient_clip_val=config.training.clip or None,
+            logger=TensorBoardLogger(out, name="", version="logs"),
+            callbacks=callbacks,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            log_every_n_steps=10,
+        )
+        last = out / "checkpoints" / "last.ckpt"
+        trainer.fit(module, train_batches, val_batches, ckpt_path=last if resume and last.exists() else None, weights_only=False)
+    return out
+
+
+def resolve_precision(precision: str) -> Any:
+    """Lightning's name for the precision asked for."""
+    if precision == "auto":
+        precision = "bf16" if bf16_is_native() else "32"
+    return {"32": "32-true", "bf16": "bf16-mixed"}[precision]
+
+
+def prepare_run(config: Config, data_path: Path, out: Path, steps: int | None, resume: bool) -> None:
+    """Create the run folder with its settings.yaml, or check that a resumed run has the same ones."""
+    wanted = {**config.to_dict(), "run": {"data": str(data_path), "steps": steps}}
+    settings = out / "settings.yaml"
+    if settings.exists():
+        if not resume:
+            raise UsageError(f"{out} already holds a run; continue it with --resume, or choose another --out")
+        difference = first_difference(yaml.safe_load(settings.read_text()), wanted)
+        if difference:
+            raise UsageError(f"{out} was started with other settings: {difference}; resume with the same ones or choose another --out")
+        return
+    if resume:
+        raise UsageError(f"{out} holds no run to resume (no settings.yaml); leave --resume out to start one")
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} exists and is not empty; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(settings, yaml.safe_dump(wanted, sort_keys=False))
+
+
+def read_settings(run: Path) -> tuple[Config, Path, int | None]:
+    """Settings, data path and step limit of a run folder; raises UsageError if it is none."""
+    try:
+        content = yaml.safe_load((run / "settings.yaml").read_text(encoding="utf-8"))
+        place = content.pop("run")
+    except (OSError, yaml.YAMLError, KeyError, AttributeError) as error:
+        raise UsageError(f"{run}: not a run folder of 'tpseg train' (no readable settings.yaml)") from error
+    return build_config(content, source=f"{run}/settings.yaml"), Path(place["data"]), place["steps"]
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+    """`key: old, now new` for the first value that differs between nested mappings, or ''."""
+    for key in new:
+        if isinstance(new[key], Mapping):
+            found = first_difference(old.get(key, {}), new[key], f"{prefix}{key}.")
+            if found:
+                return found
+        elif old.get(key) != new[key]:
+            return f"{prefix}{key} was {old.get(key)}, now {new[key]}"
+    return ""
+
+
+class quiet_lightning:
+    """Lightning's hints on workers, versions and plugins are for its developers, not for ours."""
+
+    def __enter__(self) -> None:
+        self.catch = warnings.catch_warnings()
+        self.catch.__enter__()
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        self.loggers = [
+            logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+        ]
+        self.levels = [logger.level for logger in self.loggers]
+        for logger in self.loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *error: object) -> None:
+        for logger, level in zip(self.loggers, self.levels, strict=True):
+            logger.setLevel(level)
+        self.catch.__exit__(*error)  # type: ignore[arg-type]
