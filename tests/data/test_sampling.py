@@ -1,0 +1,61 @@
+"""Which images are drawn: balanced over tasks, from seed and epoch alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tpseg.data.sampling import TrainingSampler, balanced_weights
+
+UNBALANCED = [0] * 90 + [1] * 9 + [2]
+
+
+def epoch(sampler, number):
+    sampler.set_epoch(number)
+    return list(sampler)
+
+
+def test_a_samples_weight_is_one_over_its_tasks_count():
+    assert balanced_weights([0, 0, 1, 0, 2, 2]) == [1 / 3, 1 / 3, 1.0, 1 / 3, 0.5, 0.5]
+
+
+def test_tasks_come_up_equally_often_however_many_images_they_have():
+    counts = Counter(UNBALANCED[draw.index] for draw in TrainingSampler(UNBALANCED, 0, True, draws=3000))
+    assert sum(counts.values()) == 3000
+    assert all(870 < counts[task] < 1130 for task in (0, 1, 2))  # 1000 expected, 5 standard deviations of 26
+
+
+def test_within_a_task_images_come_up_equally_often():
+    counts = Counter(draw.index for draw in TrainingSampler(UNBALANCED, 0, True, draws=30000))
+    assert all(60 < counts[index] < 165 for index in range(90))  # 111 expected, standard deviation 10.5
+
+
+def test_without_balance_every_image_comes_once():
+    sampler = TrainingSampler(UNBALANCED, 3, False)
+    drawn = [draw.index for draw in sampler]
+    assert sorted(drawn) == list(range(100))
+    assert drawn != list(range(100))
+
+
+@pytest.mark.parametrize("balance", [True, False])
+def test_an_epoch_is_the_same_after_others_and_alone(balance):
+    long, fresh = TrainingSampler(UNBALANCED, 5, balance), TrainingSampler(UNBALANCED, 5, balance)
+    epochs = [epoch(long, number) for number in range(4)]
+    assert epochs[3] == epoch(fresh, 3)
+    assert len({tuple(draws) for draws in epochs}) == 4
+
+
+def test_another_seed_draws_otherwise():
+    assert epoch(TrainingSampler(UNBALANCED, 1, True), 0) != epoch(TrainingSampler(UNBALANCED, 2, True), 0)
+
+
+def test_every_draw_has_an_augmentation_of_its_own():
+    draws = list(TrainingSampler([0], 0, True, draws=200))
+    assert len({draw.seed for draw in draws}) == 200
+    assert not {draw.seed for draw in draws} & {draw.seed for draw in epoch(TrainingSampler([0], 0, True, draws=200), 1)}
+
+
+def test_length_is_the_number_of_draws():
+    assert len(TrainingSampler(UNBALANCED, 0, True)) == 100
+    assert len(TrainingSampler(UNBALANCED, 0, True, draws=7)) == len(list(TrainingSampler(UNBALANCED, 0, True, draws=7))) == 7

@@ -1,0 +1,77 @@
+"""What the tests of training, prediction and the command line share: a model and a data set that train in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from tpseg.config import Config, build_config, merge
+from tpseg.models.trunk import TrunkSize
+
+TRUNK = TrunkSize(16, 1, (1, 1, 3, 1), (3, 4, 4), (8, 4, 14, 7), 7)
+"""A Hiera of 6 blocks; the fixture `miniature_trunk` puts it in the place of `tiny`."""
+
+SETTINGS: dict[str, Any] = {
+    "model": {
+        "trunk": "tiny",
+        "weights": None,
+        "freeze": False,
+        "image_size": 64,
+        "rank": 4,
+        "neck_widths": [8, 8, 16, 16],
+        "decoder_widths": [16, 8, 8],
+    },
+    "sampling": {"workers": 0},
+    "training": {"epochs": 2, "batch_size": 4, "precision": "32", "learning_rate": 2e-3},
+}
+
+TASKS = {"bright_disc": ("test", (215, 120, 90)), "dark_disc": ("ultrasound", (40, 40, 60))}
+"""Modality and colour of the discs to be found, on a grey ground."""
+
+
+def settings(**sections: dict[str, Any]) -> dict[str, Any]:
+    """The miniature's settings with changes: `settings(training={"epochs": 4})`."""
+    return merge(SETTINGS, sections)
+
+
+def config(**sections: dict[str, Any]) -> Config:
+    return build_config(settings(**sections))
+
+
+def settings_file(path: Path, **sections: dict[str, Any]) -> str:
+    """The same as a file, for --config."""
+    path.write_text(yaml.safe_dump(settings(**sections)))
+    return str(path)
+
+
+def disc(task: str, rng: np.random.Generator, height: int = 48, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A picture (H, W, 3) uint8 of one disc in the task's colour, and its mask (H, W) bool."""
+    rows, columns = np.mgrid[:height, :width]
+    radius = rng.integers(7, 12)
+    row, column = rng.integers(radius, height - radius), rng.integers(radius, width - radius)
+    mask = (rows - row) ** 2 + (columns - column) ** 2 < radius**2
+    image = rng.normal(128, 10, (height, width, 3))
+    image[mask] += np.array(TASKS[task][1]) - 128
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def write_discs(folder: Path, train: int = 6, val: int = 2, test: int = 3) -> Path:
+    """A `tasks.yaml` of two tasks, each with so many cases."""
+    entries = []
+    for number, (task, (modality, _)) in enumerate(TASKS.items()):
+        rng = np.random.default_rng(number)
+        rows = ["image,mask,split,group"]
+        (folder / task / "masks").mkdir(parents=True)
+        for case, split in enumerate(["train"] * train + ["val"] * val + ["test"] * test):
+            image, mask = disc(task, rng)
+            Image.fromarray(image).save(folder / task / f"{case:02d}.png")
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / task / "masks" / f"{case:02d}.png")
+            rows.append(f"{case:02d}.png,masks/{case:02d}.png,{split},")
+        (folder / task / "split.csv").write_text("\n".join([*rows, ""]))
+        entries.append(f"  {task}: {{modality: {modality}, data: {task}/split.csv}}\n")
+    (folder / "tasks.yaml").write_text("tasks:\n" + "".join(entries))
+    return folder / "tasks.yaml"

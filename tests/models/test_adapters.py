@@ -1,0 +1,246 @@
+"""Task-conditioned adapters and the split gate: eqs. (1) to (3) with numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from common import noise, stir
+from torch import Tensor
+
+from tpseg.models.adapters import TCA, Routing, SplitGate, TaskConditionedAdapter
+from tpseg.models.trunk import Trunk
+
+GELU_1 = 0.8413447  # GELU(1) = Φ(1)
+
+
+def steps_of(*sizes: float) -> Tensor:
+    """Logits whose softplus is the given steps."""
+    return torch.tensor([math.log(math.expm1(size)) for size in sizes])
+
+
+def adapter(width: int = 2, rank: int = 1, tasks: int = 2, shared: bool = True, task_routes: bool = True) -> TaskConditionedAdapter:
+    return TaskConditionedAdapter(width, rank, tasks, shared=shared, task_routes=task_routes)
+
+
+def set_route(route, down: list[list[float]], up: list[list[float]]) -> None:
+    route.down.data = torch.tensor(down)
+    route.up.data = torch.tensor(up)
+
+
+# routing
+
+
+def test_routing_knows_who_is_present_and_in_which_row() -> None:
+    routing = Routing.of(torch.tensor([5, 2, 5, 0]))
+    assert routing.present == [0, 2, 5]
+    assert routing.row.tolist() == [2, 1, 2, 0]
+    per_task = [torch.tensor([10.0 * task]) for task in range(6)]
+    assert routing.gather(per_task).flatten().tolist() == [50, 20, 50, 0]
+
+
+# eqs. (1) and (2)
+
+
+def test_the_norm_is_over_all_positions_and_channels_of_a_sample() -> None:
+    """Tokens (0, 0) and (2, 2): mean 1, deviation 1. A norm over each token alone would give zeros."""
+    tokens = torch.tensor([[[[0.0, 0.0], [2.0, 2.0]]]])
+    torch.testing.assert_close(adapter().normalise(tokens), torch.tensor([[[[-1.0, -1.0], [1.0, 1.0]]]]))
+
+
+def test_the_norm_is_group_norm_with_one_group() -> None:
+    module = adapter(width=6)
+    module.scale.data, module.shift.data = noise(6, seed=1), noise(6, seed=2)
+    tokens = noise(3, 4, 5, 6) * 7 + 2
+    expected = F.group_norm(tokens.permute(0, 3, 1, 2), 1, module.scale, module.shift).permute(0, 2, 3, 1)
+    torch.testing.assert_close(module.normalise(tokens), expected)
+
+
+def test_both_routes_and_their_mix_by_hand() -> None:
+    """h = (1, 3) has norm (−1, 1). Shared: Down picks the second, GELU(1), Up (1, 2). Task 1: twice the first, GELU(−2), Up (0, 1)."""
+    module = adapter()
+    set_route(module.shared, [[0.0, 1.0]], [[1.0], [2.0]])
+    set_route(module.tasks[1], [[2.0, 0.0]], [[0.0], [1.0]])
+    tokens, routing = torch.tensor([[[[1.0, 3.0]]]]), Routing.of(torch.tensor([1]))
+    gelu_minus_2 = -2 * 0.0227501
+    for weight in (0.0, 0.25, 1.0):
+        expected = [1 + (1 - weight) * GELU_1, 3 + (1 - weight) * 2 * GELU_1 + weight * gelu_minus_2]
+        out = module(tokens, routing, torch.tensor([weight]), False)
+        torch.testing.assert_close(out, torch.tensor([[[expected]]]), atol=2e-5, rtol=0)
+
+
+def test_the_mix_is_what_two_separate_routes_give() -> None:
+    module = stir(adapter(width=6, rank=3))
+    tokens, weight, task = noise(4, 2, 5, 6), torch.tensor([0.0, 0.2, 0.7, 1.0]), [1, 0, 1, 0]
+
+    def one_route(route, x: Tensor) -> Tensor:
+        return F.linear(F.gelu(F.linear(module.normalise(x), route.down)), route.up)
+
+    expected = torch.cat(
+        [
+            tokens[i : i + 1]
+            + (1 - weight[i]) * one_route(module.shared, tokens[i : i + 1])
+            + weight[i] * one_route(module.tasks[task[i]], tokens[i : i + 1])
+            for i in range(4)
+        ]
+    )
+    torch.testing.assert_close(module(tokens, Routing.of(torch.tensor(task)), weight, False), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_hardened_each_sample_runs_the_route_that_its_weight_selects() -> None:
+    module = stir(adapter(width=6, rank=3))
+    tokens, weight, routing = noise(4, 2, 5, 6), torch.tensor([0.49, 0.5, 0.9, 0.1]), Routing.of(torch.tensor([1, 0, 1, 0]))
+    hard = module(tokens, routing, weight, True)
+    torch.testing.assert_close(hard, module(tokens, routing, torch.tensor([0.0, 1.0, 1.0, 0.0]), False), atol=1e-6, rtol=1e-5)
+
+
+def test_gate_none_has_task_routes_only_and_shared_only_has_no_others() -> None:
+    tokens, task = noise(2, 3, 3, 6), torch.tensor([1, 0])
+    both = stir(adapter(width=6, rank=3))
+    only_tasks, only_shared = adapter(width=6, rank=3, shared=False), adapter(width=6, rank=3, task_routes=False)
+    only_tasks.load_state_dict({key: value for key, value in both.state_dict().items() if not key.startswith("shared")})
+    only_shared.load_state_dict({key: value for key, value in both.state_dict().items() if not key.startswith("tasks")})
+    routing = Routing.of(task)
+    torch.testing.assert_close(only_tasks(tokens, routing, None, False), both(tokens, routing, torch.ones(2), False), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        only_shared(tokens, routing, None, False), both(tokens, routing, torch.zeros(2), False), atol=1e-6, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("gate", ["cumulative_sigmoid", "none", "shared_only"])
+@pytest.mark.parametrize("hardened", [False, True])
+def test_a_fresh_adapter_changes_nothing(gate: str, hardened: bool) -> None:
+    hook = TCA([6, 8], 2, 3, gate, hardened).bind(Routing.of(torch.tensor([0, 1, 1])))
+    for index, width in enumerate((6, 8)):
+        tokens = noise(3, 4, 4, width)
+        assert torch.equal(hook(index, tokens), tokens)
+
+
+@pytest.mark.parametrize("gate", ["cumulative_sigmoid", "none", "shared_only"])
+def test_a_sample_does_not_depend_on_the_others(gate: str) -> None:
+    tca = stir(TCA([6], 3, 3, gate), size=0.5)
+    tokens, task = noise(4, 3, 3, 6), torch.tensor([2, 0, 2, 1])
+    together = tca.bind(Routing.of(task))(0, tokens)
+    for i in range(4):
+        alone = tca.bind(Routing.of(task[i : i + 1]))(0, tokens[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, atol=1e-6, rtol=1e-5)
+
+
+def test_one_route_of_hiera_large_is_the_papers_3_37_million() -> None:
+    with torch.device("meta"):
+        tca = TCA(Trunk("large").block_widths, 2, 64, "cumulative_sigmoid")
+
+    def count(part: str) -> int:
+        return sum(value.numel() for key, value in tca.named_parameters() if part in key)
+
+    assert count(".shared.") == 3_373_056
+    assert count(".tasks.0.") == count(".tasks.1.") == 3_373_056
+    assert count("scale") == count("shift") == 26_352  # one norm for both routes
+    assert sum(value.numel() for value in tca.parameters()) == 3 * 3_373_056 + 2 * 26_352 + 2 * 48
+
+
+# eq. (3)
+
+
+def test_a_new_gate_runs_from_0_to_1_and_crosses_a_half_in_the_middle() -> None:
+    """Steps 12/48: σ(0.25 − 6), ..., σ(6 − 6) at the 24th block, ..., σ(12 − 6)."""
+    gate = SplitGate(2, 48)
+    weights = gate.weights()
+    assert weights.shape == (2, 48)
+    torch.testing.assert_close(weights[0, [0, 23, 47]], torch.tensor([0.0031727, 0.5, 0.9975274]), atol=1e-5, rtol=0)
+    assert torch.equal(weights[0], weights[1])
+    assert gate.splits()[0] in (23, 24)  # ½ itself lies within rounding
+    for row in gate.steps:
+        torch.testing.assert_close(F.softplus(row), torch.full((48,), 0.25))
+
+
+def test_gate_values_at_given_logits() -> None:
+    """Steps 2, 4, 1, 0.5: sums 2, 6, 7, 7.5, less κ = 6: −4, 0, 1, 1.5."""
+    gate = SplitGate(1, 4)
+    logits = steps_of(2, 4, 1, 0.5)
+    torch.testing.assert_close(gate(logits), torch.tensor([0.0179862, 0.5, 0.7310586, 0.8175745]), atol=1e-5, rtol=0)
+    gate.temperature.fill_(0.5)  # −8, 0, 2, 3
+    torch.testing.assert_close(gate(logits), torch.tensor([0.0003354, 0.5, 0.8807971, 0.9525741]), atol=1e-5, rtol=0)
+
+
+def test_softplus_of_the_logits_is_the_step() -> None:
+    """ℓ = 0 is a step of ln 2: after 9 blocks 6.238 − 6."""
+    torch.testing.assert_close(SplitGate(1, 9)(torch.zeros(9))[8], torch.tensor(1 / (1 + math.exp(6 - 9 * math.log(2)))))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.3, 1e-3])
+def test_the_gate_rises_for_any_logits_and_stays_between_0_and_1(temperature: float) -> None:
+    gate = SplitGate(1, 48)
+    gate.temperature.fill_(temperature)
+    generator = torch.Generator().manual_seed(0)
+    for scale in (0.1, 1, 10, 1e3, 1e10, 1e38):
+        logits = scale * torch.randn(500, 48, generator=generator)
+        weights = gate(logits)
+        assert weights.isfinite().all()
+        assert (weights.diff(dim=-1) >= 0).all()
+        assert ((weights >= 0) & (weights <= 1)).all()
+
+
+def test_the_split_by_hand() -> None:
+    gate = SplitGate(4, 4)
+    for row, steps in zip(gate.steps, [(2, 3, 1.5, 1), (7, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 4)], strict=True):
+        row.data = steps_of(*steps)
+    # sums: 2, 5, 6.5 | 7 | 4 at the end: never | 7 at the last block only
+    assert gate.splits().tolist() == [2, 0, 4, 3]
+
+
+def test_the_temperature_does_not_move_the_split() -> None:
+    gate = stir(SplitGate(20, 12), size=2.0)
+    before = gate.splits()
+    assert before.unique().numel() > 3
+    gate.temperature.fill_(0.3)
+    assert torch.equal(gate.splits(), before)
+
+
+def test_the_gate_learns_only_from_the_tasks_present() -> None:
+    tca = stir(TCA([6, 6], 3, 2, "cumulative_sigmoid"))
+    hook = tca.bind(Routing.of(torch.tensor([2, 0])))
+    tokens = noise(2, 3, 3, 6)
+    hook(1, hook(0, tokens)).square().sum().backward()
+    assert tca.gate is not None
+    assert [row.grad is None for row in tca.gate.steps] == [False, True, False]
+    assert (tca.gate.steps[0].grad != 0).all()
+    assert all((parameter.grad is None) == (".tasks.1." in name) for name, parameter in tca.blocks.named_parameters())
+
+
+def test_hardening_is_the_limit_of_a_cold_gate() -> None:
+    tca = stir(TCA([6] * 8, 3, 3, "cumulative_sigmoid"), size=0.7)
+    routing, tokens = Routing.of(torch.tensor([2, 0, 1])), noise(3, 3, 3, 6)
+
+    def run() -> Tensor:
+        hook, x = tca.bind(routing), tokens
+        for index in range(8):
+            x = hook(index, x)
+        return x
+
+    assert tca.gate is not None
+    gaps = []
+    for temperature in (1.0, 0.1, 1e-4):
+        tca.gate.temperature.fill_(temperature)
+        tca.hardened = False
+        soft = run()
+        tca.hardened = True
+        gaps.append((soft - run()).abs().max().item())
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[0] > 1e-2
+    assert gaps[2] < 1e-5
+
+
+def test_hardened_weights_are_0_before_the_split_and_1_from_it_on() -> None:
+    tca = stir(TCA([6] * 8, 2, 3, "cumulative_sigmoid", hardened=True), size=0.7)
+    assert tca.gate is not None
+    for task in (0, 1):
+        hook, split = tca.bind(Routing.of(torch.tensor([task]))), int(tca.gate.splits()[task])
+        assert 0 < split < 8
+        for index in range(8):
+            tokens, block = noise(1, 2, 2, 6, seed=index), tca.blocks[index]
+            route = block.tasks[task] if index >= split else block.shared
+            expected = tokens + F.linear(F.gelu(F.linear(block.normalise(tokens), route.down)), route.up)
+            torch.testing.assert_close(hook(index, tokens), expected, atol=1e-6, rtol=1e-5)
