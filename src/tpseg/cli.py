@@ -148,16 +148,16 @@ def evaluate(
     from tpseg.prediction import Segmenter
     from tpseg.progress import track
 
-    if (model is None) == (predictions is None):
-        raise UsageError("evaluate what? Give either MODEL or --predictions FOLDER")
     dataset = read_dataset(data) if tasks is None else read_dataset(data).only(tasks)
-    if predictions is not None:
+    if predictions is not None and model is None:
         place = out or predictions.parent / "evaluation"
         summary = evaluate_predictions(predictions, dataset, split, ["all"], place, size, watch=track)
-    else:
+    elif model is not None and predictions is None:
         place = out or place_of_evaluation(model)
         segmenter = Segmenter(model, weights=weights)
         summary = evaluate_model(segmenter, dataset, split, ["all"], place, batch_size=batch_size, watch=track)
+    else:
+        raise UsageError("evaluate what? Give either MODEL or --predictions FOLDER")
     for name in resolve_protocols(protocol):
         out_console.print(summary_table(summary, name))
     out_console.print(f"wrote {place / split}.json (all protocols) and {place / split}.csv (a row per image)", soft_wrap=True)

@@ -179,9 +179,8 @@ def read_source(name: str | Path) -> dict[str, Any]:
     if not path.is_file():
         path = Path(name)
     if not path.is_file():
-        raise UsageError(
-            f"no preset or file '{name}'{nearest(str(name), preset_names())} (presets: {', '.join(preset_names())}; or the path of a YAML file)"
-        )
+        known = preset_names()
+        raise UsageError(f"no preset or file '{name}'{nearest(str(name), known)} (presets: {', '.join(known)}; or the path of a YAML file)")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -199,7 +198,7 @@ def check_keys(content: Any, kind: type, source: str, prefix: str = "") -> None:
         if key not in hints:
             raise UsageError(f"{source}: unknown key '{prefix}{key}'{nearest(str(key), hints)} (keys: {', '.join(hints)})")
         if is_dataclass(hints[key]):
-            check_keys(value, hints[key], source, f"{prefix}{key}.")  # type: ignore[arg-type]
+            check_keys(value, hints[key], source, f"{prefix}{key}.")
 
 
 def merge(*sources: Mapping[str, Any]) -> dict[str, Any]:

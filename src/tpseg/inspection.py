@@ -57,7 +57,7 @@ def parameters(model: TPSeg, config: ModelConfig, tasks: TaskSet) -> dict[str, i
     with torch.device("meta"):
         larger = TPSeg(config, TaskSet([*tasks, Task("one-more-task")]))
     adapters = model.adapters
-    routes = [] if adapters is None else [block.shared or block.tasks[0] for block in adapters.blocks]
+    routes = [] if adapters is None else [block.tasks[0] if block.shared is None else block.shared for block in adapters.blocks]
     return {
         "total": count(model),
         "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tpseg.models.typed import Modules
+
 STEP_SUM = 12.0
 """Sum of all gate steps at the start: the gate's argument runs from -KAPPA to STEP_SUM - KAPPA."""
 KAPPA = 6.0
@@ -89,7 +91,7 @@ class TaskConditionedAdapter(nn.Module):
         self.scale = nn.Parameter(torch.ones(width))
         self.shift = nn.Parameter(torch.zeros(width))
         self.shared = Route(width, rank) if shared else None
-        self.tasks = nn.ModuleList([Route(width, rank) for _ in range(tasks if task_routes else 0)])
+        self.tasks: Modules[Route] = Modules([Route(width, rank) for _ in range(tasks if task_routes else 0)])
 
     def normalise(self, tokens: Tensor) -> Tensor:
         """GroupNorm with one group, shared by both routes: each sample over all of (h, w, C)."""
@@ -133,7 +135,7 @@ class TCA(nn.Module):
         super().__init__()
         self.hardened = hardened
         self.gate = SplitGate(tasks, len(block_widths)) if gate == "cumulative_sigmoid" else None
-        self.blocks = nn.ModuleList(
+        self.blocks: Modules[TaskConditionedAdapter] = Modules(
             [TaskConditionedAdapter(width, rank, tasks, shared=gate != "none", task_routes=gate != "shared_only") for width in block_widths]
         )
 

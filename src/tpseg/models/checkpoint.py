@@ -104,13 +104,14 @@ def model_card(model: TPSeg, provenance: Mapping[str, Any]) -> str:
         for task in model.tasks
     )
     config = model.config
+    trunk = f"frozen, {config.weights}" if config.freeze else "trained"
     return f"""---
 library_name: tpseg
 tags: [image-segmentation, medical]
 ---
 # TP-Seg model for {len(model.tasks)} lesion tasks
 
-Trunk Hiera-{config.trunk}, {"frozen, " + str(config.weights) if config.freeze else "trained"}; decoder {config.decoder}; input {config.image_size} px.
+Trunk Hiera-{config.trunk}, {trunk}; decoder {config.decoder}; input {config.image_size} px.
 
 | task | modality | lesion | val Dice |
 |---|---|---|---|
@@ -121,6 +122,7 @@ Dice: hard at ½, {config.image_size} px, mean over images, on the validation sp
     from tpseg import Segmenter
     prediction = Segmenter("PATH/OF/THIS/FOLDER")("image.png", task="{model.tasks[0].name}")
 
-Trained {provenance.get("date", "(date unknown)")}, seed {provenance.get("seed", "unknown")}; `provenance.json` has data hash, versions and command.
+Trained {provenance.get("date", "(date unknown)")}, seed {provenance.get("seed", "unknown")}.
+`provenance.json` has the data's hash, versions and command.
 Research software: not a medical device, not validated for clinical use.
 """

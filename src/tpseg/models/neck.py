@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,8 @@ class Neck(nn.Module):
 
     def __init__(self, kind: str, widths_in: Sequence[int], widths_out: Sequence[int]) -> None:
         super().__init__()
-        block = {"rfb": ReceptiveFieldBlock, "linear": conv_norm}[kind]
+        blocks: dict[str, Callable[[int, int], nn.Module]] = {"rfb": ReceptiveFieldBlock, "linear": conv_norm}
+        block = blocks[kind]
         self.stages = nn.ModuleList([block(width_in, width_out) for width_in, width_out in zip(widths_in, widths_out, strict=True)])
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:

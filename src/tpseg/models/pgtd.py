@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tpseg.models.adapters import Routing
 from tpseg.models.prototypes import PrototypeMemory, cosine_map
+from tpseg.models.typed import Modules
 
 KERNEL = 3
 MIN_TEMPERATURE = 1e-3
@@ -97,6 +98,8 @@ class PrototypeInteraction(nn.Module):
 class DynamicExperts(nn.Module):
     """M depth-wise kernels and their weights, made from Z and applied as one convolution, eq. (10)."""
 
+    identity: Tensor
+
     def __init__(self, width: int, experts: int) -> None:
         super().__init__()
         self.generate = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, experts * width * KERNEL**2))
@@ -133,7 +136,7 @@ class TaskHead(nn.Module):
     def __init__(self, width: int, tasks: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.GroupNorm(1, width), nn.GELU())
-        self.outputs = nn.ModuleList([TaskOutput(width) for _ in range(tasks)])
+        self.outputs: Modules[TaskOutput] = Modules([TaskOutput(width) for _ in range(tasks)])
 
     def forward(self, features: Tensor, routing: Routing) -> Tensor:
         """(B, C, h, w) -> (B, 1, h, w)."""
@@ -198,7 +201,7 @@ class PGTDChain(nn.Module):
         super().__init__()
         high = [neck_widths[3], *widths[:2]]
         low = neck_widths[2::-1]
-        self.steps = nn.ModuleList(
+        self.steps: Modules[PGTD] = Modules(
             [PGTD(one_low, one_high, width, tasks, **settings) for one_low, one_high, width in zip(low, high, widths, strict=True)]  # type: ignore[arg-type]
         )
         self.fuser = LogitFuser(neck_widths[3], tasks) if fused else None

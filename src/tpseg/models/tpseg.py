@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,7 +54,8 @@ class TPSeg(nn.Module):
             TCA(self.trunk.block_widths, len(tasks), config.rank, config.gate, config.hardened) if config.adapter == "tca" else None
         )
         self.neck = Neck(config.neck, self.trunk.widths, config.neck_widths)
-        self.decoder: PGTDChain | UNetDecoder = {"pgtd": self._pgtd, "unet": self._unet}[config.decoder]()
+        decoders: dict[str, Callable[[], PGTDChain | UNetDecoder]] = {"pgtd": self._pgtd, "unet": self._unet}
+        self.decoder = decoders[config.decoder]()
 
     def _pgtd(self) -> PGTDChain:
         config = self.config
@@ -104,7 +105,6 @@ class TPSeg(nn.Module):
     def _pgtds(self) -> Iterator[tuple[str, PGTD]]:
         if isinstance(self.decoder, PGTDChain):
             for number, step in zip((3, 2, 1), self.decoder.steps, strict=True):
-                assert isinstance(step, PGTD)
                 yield f"pgtd{number}", step
 
     def gate_weights(self) -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -91,10 +92,10 @@ class Trunk(nn.Module):
         )
         self.hiera = Sam2HieraDetModel(config)
         for block in self.hiera.blocks:
-            full = block.attn
+            full = cast(Sam2MultiScaleAttention, block.attn)
             block.attn = LeanAttention(config, full.dim, full.dim_out, full.num_attention_heads, full.query_stride)
             block.attn.load_state_dict(full.state_dict())
-        self.block_widths = [block.dim for block in self.hiera.blocks]
+        self.block_widths = [cast(int, block.dim) for block in self.hiera.blocks]
         """Channels that enter each block: the adapters' widths."""
         self.checkpointing = False
 

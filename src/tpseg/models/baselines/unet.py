@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tpseg.models.neck import conv_norm
 from tpseg.models.pgtd import Decoded
+from tpseg.models.typed import Modules
 
 
 class UNetStep(nn.Module):
@@ -33,7 +34,7 @@ class UNetDecoder(nn.Module):
     def __init__(self, neck_widths: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
         high = [neck_widths[3], *widths[:2]]
-        self.steps = nn.ModuleList([UNetStep(*sizes) for sizes in zip(neck_widths[2::-1], high, widths, strict=True)])
+        self.steps: Modules[UNetStep] = Modules([UNetStep(*sizes) for sizes in zip(neck_widths[2::-1], high, widths, strict=True)])
 
     def forward(self, features: Sequence[Tensor], task: Tensor, routing: object) -> tuple[Tensor, list[Decoded]]:
         """Four neck features, fine to coarse; returns the final logits (B, 1, h, w) and the steps, coarse to fine."""

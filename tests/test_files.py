@@ -1,0 +1,92 @@
+"""Files and folders written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tpseg.files import replacing, replacing_folder, write_atomically
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_takes_the_place_of_the_old_one(tmp_path):
+    path = tmp_path / "new" / "notes.txt"
+    write_atomically(path, "Größe α\n")
+    write_atomically(path, "second\n")
+    assert path.read_text(encoding="utf-8") == "second\n"
+    assert names(path.parent) == ["notes.txt"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644  # others may read it, unlike a temporary file
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    with pytest.raises(OSError, match="No space left"), replacing(path) as new:
+        new.write_text("half of the n")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["scores.csv"]
+
+
+def test_the_temporary_file_has_the_suffix_that_writers_go_by(tmp_path):
+    with replacing(tmp_path / "mask.png") as new:
+        assert new.suffix == ".png"
+        assert new.parent == tmp_path  # the same disk: the last step is a rename
+        assert not (tmp_path / "mask.png").exists()
+
+
+def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
+    folder = tmp_path / "model"
+    for content in ("first", "second"):
+        with replacing_folder(folder) as new:
+            (new / content).write_text(content)
+            assert new.parent == tmp_path
+    assert names(folder) == ["second"]
+    assert names(tmp_path) == ["model"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_an_error_leaves_the_old_folder_and_no_rest(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_text("good")
+    with pytest.raises(OSError, match="No space left"), replacing_folder(folder) as new:
+        (new / "weights").write_text("ba")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert (folder / "weights").read_text() == "good"
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_text("good")
+    rename = os.rename
+
+    def failing(source: Path, target: Path) -> None:
+        if Path(target) == folder and not str(source).endswith(".old"):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="Input/output"), replacing_folder(folder) as new:
+        (new / "weights").write_text("new")
+    assert (folder / "weights").read_text() == "good"
+    assert names(tmp_path) == ["model"]
+
+
+def test_an_interrupt_is_no_excuse(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as new:
+        new.write_text("new")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["scores.csv"]
