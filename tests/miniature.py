@@ -51,7 +51,7 @@ def settings_file(path: Path, **sections: dict[str, Any]) -> str:
 def disc(task: str, rng: np.random.Generator, height: int = 48, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """A picture (H, W, 3) uint8 of one disc in the task's colour, and its mask (H, W) bool."""
     rows, columns = np.mgrid[:height, :width]
-    radius = rng.integers(7, 12)
+    radius = rng.integers(min(height, width) // 7, min(height, width) // 4 + 1)
     row, column = rng.integers(radius, height - radius), rng.integers(radius, width - radius)
     mask = (rows - row) ** 2 + (columns - column) ** 2 < radius**2
     image = rng.normal(128, 10, (height, width, 3))

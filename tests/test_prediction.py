@@ -12,7 +12,7 @@ from miniature import disc
 from PIL import Image
 
 import tpseg.prediction
-from tpseg.data.formats import read_image, read_mask
+from tpseg.data.formats import open_image, read_image, read_mask
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
 from tpseg.prediction import Failure, Segmenter, as_rgb, choose_tasks, find_images, output_names, predict_files
@@ -61,7 +61,7 @@ def test_everything_that_holds_the_image_gives_the_same_mask(segmenter, tmp_path
     Image.fromarray(pixels).save(path)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     likes = [
-        path, str(path), Image.open(path), Image.fromarray(pixels).convert("RGBA"), pixels, np.dstack([pixels, np.full((48, 64), 9, np.uint8)]),
+        path, str(path), open_image(path), Image.fromarray(pixels).convert("RGBA"), pixels, np.dstack([pixels, np.full((48, 64), 9, np.uint8)]),
         pixels / 255, (pixels / 255).astype(np.float32), tensor, tensor / 255,
     ]  # fmt: skip
     expected = segmenter(pixels, "bright_disc")
@@ -225,9 +225,9 @@ def test_files_become_masks_of_their_size_and_bad_ones_are_reported(segmenter, f
     assert "broken.png: cannot be decoded" in failures[0].reason
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.png"]
     for source, name in (("a.png", "a"), ("sub/b.jpg", "b"), ("sub/c.TIF", "c")):
-        mask = Image.open(tmp_path / "out" / f"{name}.png")
+        mask = open_image(tmp_path / "out" / f"{name}.png")
         assert mask.mode == "L"
-        assert mask.size == Image.open(folder / source).size
+        assert mask.size == open_image(folder / source).size
         assert set(np.unique(mask)) <= {0, 255}
         assert np.array_equal(np.asarray(mask) == 255, segmenter(folder / source, "bright_disc").mask)
 
@@ -236,7 +236,7 @@ def test_probabilities_are_16_bit_and_overlays_show_the_picture(segmenter, folde
     source = folder / "a.png"
     list(predict_files(segmenter, [source], ["bright_disc"], tmp_path / "out", probability=True, overlay=True))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "a_overlay.png", "a_probability.png"]
-    values = np.asarray(Image.open(tmp_path / "out" / "a_probability.png"))
+    values = np.asarray(open_image(tmp_path / "out" / "a_probability.png"))
     assert values.dtype == np.uint16
     prediction = segmenter(source, "bright_disc")
     np.testing.assert_allclose(values / 65535, prediction.probability, atol=1e-5)
@@ -248,7 +248,10 @@ def test_probabilities_are_16_bit_and_overlays_show_the_picture(segmenter, folde
 
 def test_several_tasks_have_a_folder_each(segmenter, folder, tmp_path):
     list(predict_files(segmenter, [folder / "a.png"], ["bright_disc", "dark_disc"], tmp_path / "out"))
-    assert sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.glob("out/**/*.png")) == ["bright_disc/a.png", "dark_disc/a.png"]
+    assert sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.glob("out/**/*.png")) == [
+        "bright_disc/a.png",
+        "dark_disc/a.png",
+    ]
 
 
 def test_names_that_clash_are_told_apart():

@@ -171,7 +171,9 @@ def test_learning_rate_rises_falls_as_a_half_cosine_and_ends_at_zero():
 
 def test_trunk_and_gate_have_their_own_learning_rates_and_vectors_are_not_decayed(trained):
     model = load_model(trained)
-    settings = config(training={"learning_rate": 1e-3, "trunk_learning_rate": 1e-4, "gate_learning_rate": 1e-2, "weight_decay": 0.1}).training
+    settings = config(
+        training={"learning_rate": 1e-3, "trunk_learning_rate": 1e-4, "gate_learning_rate": 1e-2, "weight_decay": 0.1}
+    ).training
     found = {id(one): (group["lr"], group["weight_decay"]) for group in parameter_groups(model, settings) for one in group["params"]}
     expected = {}
     for name, parameter in model.named_parameters():

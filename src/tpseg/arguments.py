@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,13 @@ class Verb:
         return parse_docstring(inspect.getdoc(self.function) or "").short_description or ""
 
 
+class HelpPage(jsonargparse.DefaultHelpFormatter):
+    """Without Python's types: the choices, the default and the text say what an option takes."""
+
+    def _get_type_str(self, action: argparse.Action) -> None:
+        return None
+
+
 class Parser(jsonargparse.ArgumentParser):
     """jsonargparse's parser, with errors as UsageError and a suggestion for unknown options."""
 
@@ -64,18 +72,22 @@ def split_verb(verbs: Sequence[Verb], arguments: Sequence[str]) -> tuple[Verb | 
     raise UsageError(f"unknown verb '{wrong}'{nearest(wrong, names)} (verbs: {', '.join(names)})")
 
 
-def overview(verbs: Sequence[Verb], prefix: str = "") -> str:
-    """The help page without a verb."""
-    shown = [verb for verb in verbs if verb.name.startswith(prefix)]
+def overview(verbs: Sequence[Verb], arguments: Sequence[str] = ()) -> str:
+    """The help page without a verb; of the verbs of one group alone, if `arguments` name it: `data`."""
+    group = next((f"{word} " for word in arguments if not word.startswith("-")), "")
+    shown = [verb for verb in verbs if verb.name.startswith(group)]
     width = max(len(verb.name) for verb in shown)
     rows = "\n".join(f"  {verb.name:<{width}}  {verb.summary}" for verb in shown)
+    hint = f"'{PROGRAM} {group}VERB --help' tells a verb's options."
+    if group:
+        return f"usage: {PROGRAM} {group}VERB [options]\n\n{rows}\n\n{hint}\n"
     return f"""usage: {PROGRAM} VERB [options]
 
 One model for many medical lesion segmentation tasks (TP-Seg).
 
 {rows}
 
-'{PROGRAM} VERB --help' tells a verb's options. A first run, start to end:
+{hint} A first run, start to end:
 
   {PROGRAM} phantoms phantoms
   {PROGRAM} train --config small,demo --data phantoms/tasks.yaml --out runs/first
@@ -91,7 +103,8 @@ def build_parser(verb: Verb, arguments: Sequence[str]) -> Parser:
     name in front: `--training.epochs`.
     """
     helps = {entry.arg_name: entry.description for entry in parse_docstring(inspect.getdoc(verb.function) or "").params}
-    parser = Parser(prog=f"{PROGRAM} {verb.name}", description=_description(verb.function))
+    description = _description(verb.function)
+    parser = Parser(prog=f"{PROGRAM} {verb.name}", description=description, formatter_class=HelpPage, allow_abbrev=False)
     usage = [parser.prog]
     for name, parameter in _parameters(verb.function).items():
         kind, required = _plain_kind(parameter.annotation), parameter.default is inspect.Parameter.empty
@@ -118,7 +131,7 @@ def build_parser(verb: Verb, arguments: Sequence[str]) -> Parser:
 def read_arguments(verb: Verb, arguments: Sequence[str]) -> dict[str, Any]:
     """The values that a command line gives to the verb's function; raises UsageError."""
     parser = build_parser(verb, arguments)
-    values = parser.instantiate_classes(parser.parse_args(list(arguments)))
+    values = parser.instantiate(parser.parse_args(list(arguments)))
     return {name: _as_path(values[name], parameter.annotation) for name, parameter in _parameters(verb.function).items()}
 
 

@@ -251,12 +251,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         verb, rest = split_verb(VERBS, sys.argv[1:] if arguments is None else arguments)
         if verb is None:
-            out_console.print(overview(VERBS), markup=False, highlight=False, soft_wrap=True)
+            out_console.print(overview(VERBS, rest), markup=False, highlight=False, soft_wrap=True)
             return 0
         return verb.function(**read_arguments(verb, rest)) or 0
     except TPSegError as error:
         error_console.print(f"tpseg: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
+    except OSError as error:  # a full disk, a folder without permission
+        error_console.print(f"tpseg: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        return 1
     except KeyboardInterrupt:
         error_console.print("tpseg: interrupted", style="red")
         return 130

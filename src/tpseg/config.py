@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -61,14 +61,22 @@ class ModelConfig:
     """The prediction: PGTD1's, or the release's learned mix of all heads."""
 
     def __post_init__(self) -> None:
+        refuse_nulls(self, "model")
         self.neck_widths = tuple(self.neck_widths)  # type: ignore[assignment]
         self.decoder_widths = tuple(self.decoder_widths)  # type: ignore[assignment]
         require(self.image_size >= 32, "model.image_size", self.image_size, "32 or more")
         require(self.rank >= 1, "model.rank", self.rank, "1 or more")
         require(self.experts >= 1, "model.experts", self.experts, "1 or more")
+        require(self.attention_heads >= 1, "model.attention_heads", self.attention_heads, "1 or more")
+        require(min(self.neck_widths) >= 1, "model.neck_widths", self.neck_widths, "four widths of 1 or more")
         require(0 <= self.momentum < 1, "model.momentum", self.momentum, "at least 0 and under 1")
         for width in self.decoder_widths:
-            require(width % (2 * self.attention_heads) == 0, "model.decoder_widths", width, f"a multiple of {2 * self.attention_heads}")
+            require(
+                width > 0 and width % (2 * self.attention_heads) == 0,
+                "model.decoder_widths",
+                width,
+                f"a multiple of {2 * self.attention_heads}",
+            )
         if self.output == "fused" and self.decoder != "pgtd":
             raise UsageError("model.output 'fused' mixes the PGTD heads and needs model.decoder 'pgtd'; found 'unet'")
 
@@ -87,6 +95,7 @@ class SamplingConfig:
     """Processes that load and augment training images."""
 
     def __post_init__(self) -> None:
+        refuse_nulls(self, "sampling")
         require(self.workers >= 0, "sampling.workers", self.workers, "0 or more")
         require(self.epoch_images is None or self.epoch_images >= 1, "sampling.epoch_images", self.epoch_images, "1 or more, or null")
         if self.epoch_images is not None and not self.balance:
@@ -127,15 +136,18 @@ class TrainingConfig:
     """Temperature of the split gate at the first and the last step, linear between."""
     gate_learning_rate: float | None = None
     """Learning rate of the split gate's steps; null: the same as learning_rate."""
-    prototype_contrast: float = 0.5
-    """Weight of the loss that draws features to their own prototype and away from the other; 0 turns it off."""
     seed: int = 42
     """Seed of the weights, the sampling and the augmentation."""
 
     def __post_init__(self) -> None:
+        refuse_nulls(self, "training")
         self.gate_temperature = tuple(self.gate_temperature)  # type: ignore[assignment]
         for name in ("learning_rate", "epochs", "batch_size", "accumulate"):
             require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "more than 0")
+        for name in ("weight_decay", "clip"):
+            require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
+        patience = self.early_stopping
+        require(patience is None or patience >= 1, "training.early_stopping", patience, "1 or more, or null")
         require(0 <= self.warmup < 1, "training.warmup", self.warmup, "at least 0 and under 1")
         if self.schedule == "plateau" and self.warmup:
             raise UsageError(f"training.schedule 'plateau' has no warm-up; found training.warmup {self.warmup}, expected 0")
@@ -167,6 +179,16 @@ def require(condition: bool, key: str, found: object, expected: str) -> None:
     """Raise UsageError that names the key, what was found and what was expected."""
     if not condition:
         raise UsageError(f"{key}: found {found}, expected {expected}")
+
+
+def refuse_nulls(settings: Any, group: str) -> None:
+    """Raise UsageError for a null where the field's type has none."""
+    hints = get_type_hints(type(settings))
+    for item in fields(settings):
+        require(
+            getattr(settings, item.name) is not None or type(None) in get_args(hints[item.name]),
+            f"{group}.{item.name}", None, "a value",
+        )  # fmt: skip
 
 
 def preset_names() -> list[str]:

@@ -12,7 +12,8 @@ from rich.table import Table
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tpseg.config import ModelConfig, load_config, preset_names
+from tpseg.config import ModelConfig, load_config, preset_names, require
+from tpseg.errors import DataError, UsageError, nearest
 from tpseg.models.checkpoint import find_model, read_model_config
 from tpseg.models.tpseg import TPSeg
 from tpseg.tasks import Task, TaskSet
@@ -28,12 +29,16 @@ def describe(source: str, tasks: int = 8, size: int | None = None) -> dict[str, 
         config, splits, provenance = load_config(source.split(",")).model, None, None
         task_set = TaskSet([Task(f"task{number}") for number in range(1, tasks + 1)])
     else:
-        folder = find_model(source)
+        try:
+            folder = find_model(source)
+        except UsageError as error:
+            raise UsageError(f"{error}, or a preset{nearest(source, preset_names())} (presets: {', '.join(preset_names())})") from error
         config, _ = read_model_config(folder)
         task_set = TaskSet.load(folder / "tasks.json")
-        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        provenance = read_provenance(folder / "provenance.json")
         splits = provenance.get("training", {}).get("splits")
-    size = size or config.image_size
+    size = config.image_size if size is None else size
+    require(size >= 1, "size", size, "1 or more pixels")
     with torch.device("meta"):
         model = TPSeg(config, task_set)
     return {
@@ -45,6 +50,17 @@ def describe(source: str, tasks: int = 8, size: int | None = None) -> dict[str, 
         "flops": count_flops(model, size),
         "provenance": provenance,
     }
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Where a model comes from; raises DataError if the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a provenance file written by tpseg ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a provenance file written by tpseg (found {type(content).__name__})")
+    return content
 
 
 def is_preset(source: str) -> bool:

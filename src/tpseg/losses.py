@@ -11,7 +11,6 @@ from torch import Tensor
 WINDOW_AT_512 = 31
 BOUNDARY_WEIGHT = 2.0
 SMOOTH = 1.0
-CONTRAST_TEMPERATURE = 0.1
 
 
 def boundary_weights(mask: Tensor) -> Tensor:
@@ -36,21 +35,6 @@ def soft_dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
     probability = logits.sigmoid()
     overlap = (probability * mask).sum((1, 2, 3))
     return 1 - (2 * overlap + SMOOTH) / (probability.sum((1, 2, 3)) + mask.sum((1, 2, 3)) + SMOOTH)
-
-
-def prototype_contrast(similarity: Tensor, mask: Tensor) -> Tensor:
-    """−log softmax over (lesion, background) of cos(f, P) / 0.1 at the true one: cross-entropy of D / 0.1.
-
-    The paper credits a "prototype contrastive learning strategy" (§4.4) without defining it; this is the usual pixel-to-
-    prototype form with two prototypes. Lesion and background count the same, however small the lesion is.
-
-    similarity D (B, 1, h, w), mask (B, 1, H, W) float in {0, 1}; returns (B,).
-    """
-    target = F.interpolate(mask, similarity.shape[2:], mode="area")
-    loss = F.binary_cross_entropy_with_logits(similarity.float() / CONTRAST_TEMPERATURE, target, reduction="none")
-    inside = (loss * target).sum((1, 2, 3)) / target.sum((1, 2, 3)).clamp_min(SMOOTH)
-    outside = (loss * (1 - target)).sum((1, 2, 3)) / (1 - target).sum((1, 2, 3)).clamp_min(SMOOTH)
-    return 0.5 * (inside + outside)
 
 
 def segmentation_loss(supervised: Sequence[Tensor], mask: Tensor) -> Tensor:

@@ -171,13 +171,18 @@ def choose_tasks(tasks: TaskSet, task: str | None, all_tasks: bool) -> list[str]
     return [tasks[tasks.id(task or tasks.names[0])].name]
 
 
+ENDINGS = ("", "_probability", "_overlay")
+"""What the names of a mask, its probability and its overlay end in."""
+
+
 def output_names(files: Sequence[Path]) -> dict[Path, str]:
     """A name for each file's results: its stem; where stems clash, with its folder and suffix, or else a number."""
     clashes = Counter(file.stem for file in files)
     names = {
         file: file.stem if clashes[file.stem] == 1 else f"{file.absolute().parent.name}_{file.stem}_{file.suffix[1:]}" for file in files
     }
-    if len(set(names.values())) < len(names):
+    results = [f"{name}{ending}" for name in names.values() for ending in ENDINGS]
+    if len(set(results)) < len(results):
         names = {file: f"{number:05d}_{file.stem}" for number, file in enumerate(files)}
     return names
 
@@ -203,11 +208,17 @@ def predict_files(
     """Segment files for one or several tasks into `out`; yields each file when it is done, or its Failure.
 
     Writes `NAME.png` (0 and 255, of the image's size; with several tasks in a folder per task), and on request
-    `NAME_probability.png` (16 bit, 65535 = 1) and `NAME_overlay.png`. A bad file is reported and skipped.
+    `NAME_probability.png` (16 bit, 65535 = 1) and `NAME_overlay.png`. A bad file is reported and skipped. Raises
+    UsageError if a result would take the place of an image.
     """
     for task in tasks:
         segmenter.tasks.id(task)
     names = output_names(files)
+    folders = {task: out / task if len(tasks) > 1 else out for task in tasks}
+    results = {(folder / f"{name}{ending}.png").resolve() for folder in folders.values() for name in names.values() for ending in ENDINGS}
+    for file in files:
+        if file.resolve() in results:
+            raise UsageError(f"{file}: would be overwritten by a mask; choose another --out than {out}")
     for start in range(0, len(files), batch_size):
         images: list[tuple[Path, np.ndarray]] = []
         for file in files[start : start + batch_size]:
@@ -216,14 +227,13 @@ def predict_files(
             except DataError as error:
                 yield Failure(file, str(error))
         for task in tasks:
-            folder = out / task if len(tasks) > 1 else out
             predictions = segmenter.predict([image for _, image in images], [task] * len(images), batch_size)
             for (file, image), prediction in zip(images, predictions, strict=True):
-                write_png(folder / f"{names[file]}.png", prediction.mask.astype(np.uint8) * 255)
+                write_png(folders[task] / f"{names[file]}.png", prediction.mask.astype(np.uint8) * 255)
                 if probability:
-                    write_png(folder / f"{names[file]}_probability.png", np.round(prediction.probability * 65535).astype(np.uint16))
+                    write_png(folders[task] / f"{names[file]}_probability.png", np.round(prediction.probability * 65535).astype(np.uint16))
                 if overlay:
-                    write_png(folder / f"{names[file]}_overlay.png", draw_overlay(image, prediction.mask))
+                    write_png(folders[task] / f"{names[file]}_overlay.png", draw_overlay(image, prediction.mask))
         yield from (file for file, _ in images)
 
 

@@ -1,17 +1,62 @@
-"""What a run leaves on disk while it trains: the best model and the table of all epochs."""
+"""What a run leaves on disk: its settings, and while it trains the best model and the table of all epochs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning
 import pandas as pd
+import yaml
 from lightning.pytorch.callbacks import Callback
 
+from tpseg.config import Config, build_config
+from tpseg.errors import UsageError
 from tpseg.files import write_atomically
 from tpseg.models.checkpoint import save_model
 from tpseg.models.tpseg import TPSeg
+
+
+def prepare_run(config: Config, data_path: Path, out: Path, steps: int | None, resume: bool) -> None:
+    """Create the run folder with its settings.yaml, or check that a resumed run has the same ones."""
+    wanted = {**config.to_dict(), "run": {"data": str(data_path), "steps": steps}}
+    settings = out / "settings.yaml"
+    if settings.exists():
+        if not resume:
+            raise UsageError(f"{out} already holds a run; continue it with --resume, or choose another --out")
+        difference = first_difference(yaml.safe_load(settings.read_text()), wanted)
+        if difference:
+            raise UsageError(f"{out} was started with other settings: {difference}; resume with the same ones or choose another --out")
+        return
+    if resume:
+        raise UsageError(f"{out} holds no run to resume (no settings.yaml); leave --resume out to start one")
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} exists and is not empty; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(settings, yaml.safe_dump(wanted, sort_keys=False))
+
+
+def read_settings(run: Path) -> tuple[Config, Path, int | None]:
+    """Settings, data path and step limit of a run folder; raises UsageError if it is none."""
+    try:
+        content = yaml.safe_load((run / "settings.yaml").read_text(encoding="utf-8"))
+        place = content.pop("run")
+    except (OSError, yaml.YAMLError, KeyError, AttributeError) as error:
+        raise UsageError(f"{run}: not a run folder of 'tpseg train' (no readable settings.yaml)") from error
+    return build_config(content, source=f"{run}/settings.yaml"), Path(place["data"]), place["steps"]
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
+    """`key: old, now new` for the first value that differs between nested mappings, or ''."""
+    for key in new:
+        if isinstance(new[key], Mapping):
+            found = first_difference(old.get(key, {}), new[key], f"{prefix}{key}.")
+            if found:
+                return found
+        elif old.get(key) != new[key]:
+            return f"{prefix}{key} was {old.get(key)}, now {new[key]}"
+    return ""
 
 
 class BestModel(Callback):

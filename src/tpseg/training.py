@@ -5,35 +5,30 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tpseg.config import Config, build_config
+from tpseg.config import Config
 from tpseg.data.dataset import Batch, LesionDataset, collate
 from tpseg.data.manifest import DataSet, read_dataset
 from tpseg.data.sampling import TrainingSampler
-from tpseg.errors import DataError, TPSegError, UsageError
-from tpseg.files import write_atomically
+from tpseg.errors import DataError, TPSegError
 from tpseg.hardware import bf16_is_native
-from tpseg.losses import prototype_contrast, segmentation_loss
-from tpseg.models.tpseg import Output, TPSeg
+from tpseg.losses import segmentation_loss
+from tpseg.models.tpseg import TPSeg
 from tpseg.models.trunk_weights import load_trunk_weights
 from tpseg.progress import TrainingBar
 from tpseg.provenance import provenance
-from tpseg.run_folder import BestModel, History
+from tpseg.run_folder import BestModel, History, prepare_run
 from tpseg.tasks import TaskSet
-
-log = logging.getLogger(__name__)
 
 
 class NonFiniteLoss(TPSegError):
@@ -56,20 +51,13 @@ class LesionModule(lightning.LightningModule):
         start, end = self.settings.gate_temperature
         self.model.set_gate_temperature(start + (end - start) * min(progress, 1.0))
         output = self.model(batch.image, batch.task)
-        losses = segmentation_loss(output.supervised, batch.mask) + self._contrast(output, batch.mask)  # (B,)
+        losses = segmentation_loss(output.supervised, batch.mask)  # (B,)
         loss = losses.mean()
         if not torch.isfinite(loss):
             self._report_non_finite(losses, batch)
         self.model.update_prototypes(output, batch.mask, batch.task)
         self.log("train/loss", loss, batch_size=len(batch.image), on_step=True, on_epoch=True)
         return loss
-
-    def _contrast(self, output: Output, mask: Tensor) -> Tensor:
-        """Weighted prototype contrast, mean over the PGTDs, (B,); zero for decoders without prototypes."""
-        maps = [step.similarity for step in output.steps if step.similarity is not None]
-        if not maps or not self.settings.prototype_contrast:
-            return mask.new_zeros(len(mask))
-        return self.settings.prototype_contrast * torch.stack([prototype_contrast(one, mask) for one in maps]).mean(0)
 
     def _report_non_finite(self, losses: Tensor, batch: Batch) -> None:
         bad = [file for file, finite in zip(batch.files, torch.isfinite(losses).tolist(), strict=True) if not finite]
@@ -101,7 +89,7 @@ class LesionModule(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         settings = self.settings
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
-        optimiser = kind(parameter_groups(self.model, settings), lr=settings.learning_rate)
+        optimiser = kind(parameter_groups(self.model, settings), lr=settings.learning_rate, fused=True)
         if settings.schedule == "plateau":
             plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=6, min_lr=1e-7)
             return {"optimizer": optimiser, "lr_scheduler": {"scheduler": plateau, "interval": "epoch", "monitor": "val/dice"}}
@@ -109,6 +97,11 @@ class LesionModule(lightning.LightningModule):
             optimiser, lambda step: rate_factor(step, self.total_steps, settings.warmup, settings.schedule == "cosine")
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
+        """Clip here: Lightning refuses to for fused optimisers, though without a gradient scaler it is right."""
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A frozen trunk is not stored again."""
@@ -182,11 +175,11 @@ def train(config: Config, data_path: Path, out: Path, *, steps: int | None = Non
     data that cannot be used, NonFiniteLoss if the loss is lost.
     """
     config.check_trainable()
-    prepare_run(config, data_path, out, steps, resume)
     data = read_dataset(data_path)
-    lightning.seed_everything(config.training.seed, workers=True, verbose=False)
     train_batches, val_batches = loaders(config, data)
+    lightning.seed_everything(config.training.seed, workers=True, verbose=False)
     model = build_model(config, data.tasks)
+    prepare_run(config, data_path, out, steps, resume)
     total = math.ceil(len(train_batches) / config.training.accumulate) * config.training.epochs
     module = LesionModule(config, model, min(total, steps or total))
     record = provenance(config.training.seed, data)
@@ -205,7 +198,6 @@ def train(config: Config, data_path: Path, out: Path, *, steps: int | None = Non
             devices=1,
             precision=resolve_precision(config.training.precision),
             accumulate_grad_batches=config.training.accumulate,
-            gradient_clip_val=config.training.clip or None,
             logger=TensorBoardLogger(out, name="", version="logs"),
             callbacks=callbacks,
             num_sanity_val_steps=0,
@@ -223,47 +215,6 @@ def resolve_precision(precision: str) -> Any:
     if precision == "auto":
         precision = "bf16" if bf16_is_native() else "32"
     return {"32": "32-true", "bf16": "bf16-mixed"}[precision]
-
-
-def prepare_run(config: Config, data_path: Path, out: Path, steps: int | None, resume: bool) -> None:
-    """Create the run folder with its settings.yaml, or check that a resumed run has the same ones."""
-    wanted = {**config.to_dict(), "run": {"data": str(data_path), "steps": steps}}
-    settings = out / "settings.yaml"
-    if settings.exists():
-        if not resume:
-            raise UsageError(f"{out} already holds a run; continue it with --resume, or choose another --out")
-        difference = first_difference(yaml.safe_load(settings.read_text()), wanted)
-        if difference:
-            raise UsageError(f"{out} was started with other settings: {difference}; resume with the same ones or choose another --out")
-        return
-    if resume:
-        raise UsageError(f"{out} holds no run to resume (no settings.yaml); leave --resume out to start one")
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} exists and is not empty; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(settings, yaml.safe_dump(wanted, sort_keys=False))
-
-
-def read_settings(run: Path) -> tuple[Config, Path, int | None]:
-    """Settings, data path and step limit of a run folder; raises UsageError if it is none."""
-    try:
-        content = yaml.safe_load((run / "settings.yaml").read_text(encoding="utf-8"))
-        place = content.pop("run")
-    except (OSError, yaml.YAMLError, KeyError, AttributeError) as error:
-        raise UsageError(f"{run}: not a run folder of 'tpseg train' (no readable settings.yaml)") from error
-    return build_config(content, source=f"{run}/settings.yaml"), Path(place["data"]), place["steps"]
-
-
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
-    """`key: old, now new` for the first value that differs between nested mappings, or ''."""
-    for key in new:
-        if isinstance(new[key], Mapping):
-            found = first_difference(old.get(key, {}), new[key], f"{prefix}{key}.")
-            if found:
-                return found
-        elif old.get(key) != new[key]:
-            return f"{prefix}{key} was {old.get(key)}, now {new[key]}"
-    return ""
 
 
 class quiet_lightning:

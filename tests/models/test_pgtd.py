@@ -19,6 +19,7 @@ from tpseg.models.pgtd import (
     PGTDChain,
     PrototypeInteraction,
     TaskHead,
+    centre,
     convolve_each,
     mix_kernels,
     modulate,
@@ -30,6 +31,14 @@ SETTINGS = {"heads": 4, "experts": 6, "modulation": 0.5, "reinforcement": 5.0, "
 def pgtd(**changes: float) -> PGTD:
     torch.manual_seed(0)
     return stir(PGTD(4, 6, 8, 3, **(SETTINGS | changes)))  # type: ignore[arg-type]
+
+
+def reinforcing(*amplifiers: float) -> PGTD:
+    """A new step whose tasks have these ρ."""
+    step = PGTD(4, 6, 8, len(amplifiers), **SETTINGS)  # type: ignore[arg-type]
+    for output, amplifier in zip(step.head.outputs, amplifiers, strict=True):
+        output.amplifier.data.fill_(amplifier)
+    return step
 
 
 def one_pixel(*vector: float) -> Tensor:
@@ -90,6 +99,24 @@ def test_modulation_by_hand() -> None:
     features = torch.tensor([2.0, -4.0]).reshape(1, 2, 1, 1).expand(1, 2, 1, 3)
     factors = torch.tensor([1.25, 1.375, 1.125])
     torch.testing.assert_close(modulate(features, similarity, 0.5), torch.stack([2 * factors, -4 * factors])[None, :, None])
+
+
+# what prototypes and similarity are of
+
+
+def test_centred_features_have_no_common_part_by_hand() -> None:
+    """Channel 0: 1, 3 less 2; channel 1: 10, 10 less 10; each sample by itself."""
+    features = torch.tensor([[[[1.0, 3.0]], [[10.0, 10.0]]], [[[5.0, 5.0]], [[0.0, 4.0]]]])
+    expected = torch.tensor([[[[-1.0, 1.0]], [[0.0, 0.0]]], [[[0.0, 0.0]], [[-2.0, 2.0]]]])
+    assert torch.equal(centre(features), expected)
+
+
+def test_a_vector_added_to_every_pixel_does_not_change_the_similarity() -> None:
+    step, task = pgtd(), torch.tensor([1])
+    f_low, f_high = noise(1, 4, 6, 6), noise(1, 6, 3, 3)
+    before = step(f_low, f_high, task, Routing.of(task)).similarity
+    step.fuse.register_forward_hook(lambda _, inputs, f: f + noise(1, 8, 1, 1, seed=3))
+    torch.testing.assert_close(step(f_low, f_high, task, Routing.of(task)).similarity, before, atol=1e-5, rtol=1e-5)
 
 
 # eq. (10)
@@ -164,24 +191,23 @@ def test_each_task_has_its_own_output() -> None:
 
 def test_reinforcement_lifts_the_lesion_and_pushes_the_background_down() -> None:
     """λ_p = 5, ρ = 1, temp = 0.1: D = ±0.1 gives ±5·tanh(1) = ±3.808, D = 0 nothing, D = ±2 gives ±5."""
-    step = PGTD(4, 6, 8, 3, **SETTINGS)  # type: ignore[arg-type]
+    step = reinforcing(1)
     assert step.temperature.item() == pytest.approx(0.1)
     assert step.temperature.requires_grad
     similarity = torch.tensor([-2.0, -0.1, 0.0, 0.1, 2.0]).reshape(1, 1, 1, 5)
-    out = step.reinforce(similarity, Routing.of(torch.tensor([1]))).flatten()
+    out = step.reinforce(similarity, Routing.of(torch.tensor([0]))).flatten()
     torch.testing.assert_close(out, torch.tensor([-5.0, -3.8079708, 0.0, 3.8079708, 5.0]))
 
 
 def test_each_task_has_its_own_amplifier() -> None:
-    step = PGTD(4, 6, 8, 3, **SETTINGS)  # type: ignore[arg-type]
-    assert [output.amplifier.item() for output in step.head.outputs] == [1, 1, 1]
-    step.head.outputs[2].amplifier.data.fill_(0.2)
+    step = reinforcing(1, 0.5, 0.2)
     out = step.reinforce(torch.ones(2, 1, 1, 1), Routing.of(torch.tensor([2, 0])))
     torch.testing.assert_close(out.flatten(), torch.tensor([1.0, 5.0]))
+    assert all(output.amplifier.requires_grad for output in step.head.outputs)
 
 
 def test_a_temperature_learned_below_zero_turns_no_sign() -> None:
-    step = PGTD(4, 6, 8, 3, **SETTINGS)  # type: ignore[arg-type]
+    step = reinforcing(1)
     step.temperature.data.fill_(-1.0)
     out = step.reinforce(torch.tensor([-0.5, 0.5]).reshape(1, 1, 1, 2), Routing.of(torch.tensor([0])))
     torch.testing.assert_close(out.flatten(), torch.tensor([-5.0, 5.0]))
@@ -204,10 +230,10 @@ def test_a_step_is_its_equations_in_order() -> None:
     out = step(f_low, f_high, task, routing)
     prototypes = step.memory.prototypes[task]
     f = step.fuse(f_low, f_high)
-    cosines = F.cosine_similarity(f[:, None], prototypes[..., None, None], dim=2)  # (B, 2, h, w)
+    cosines = F.cosine_similarity(out.features[:, None], prototypes[..., None, None], dim=2)  # (B, 2, h, w)
     similarity = cosines[:, :1] - cosines[:, 1:]
     gained = f * (1 + 0.5 * similarity.sigmoid())
-    assert torch.equal(out.features, f)
+    torch.testing.assert_close(out.features, centre(f))
     torch.testing.assert_close(out.similarity, similarity, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(out.refined, step.experts(gained, step.interact(prototypes, f)), atol=1e-5, rtol=1e-4)
 

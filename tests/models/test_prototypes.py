@@ -84,7 +84,7 @@ def test_the_difference_ignores_length_and_is_finite_at_zero() -> None:
 
 
 def test_sums_and_counts_inside_and_outside() -> None:
-    sums, counts = region_sums(two_vectors((3, 4), (0, -7)), halves())
+    sums, counts = region_sums(two_vectors((0.6, 0.8), (0, -1)), halves())
     torch.testing.assert_close(sums, torch.tensor([[[16 * 0.6, 16 * 0.8], [0.0, -16.0]]]))
     assert counts.tolist() == [[16, 16]]
 
@@ -95,13 +95,25 @@ def test_the_mask_is_brought_to_the_features_size() -> None:
     assert counts.tolist() == [[16, 16]]
 
 
-def test_long_vectors_count_no_more_than_short_ones() -> None:
-    """Inside, half the vectors are (100, 0), half (0, 1): the mean direction is the diagonal."""
-    features = two_vectors((100, 0), (-1, 0))
-    features[0, :, :2, :4] = torch.tensor([0.0, 1.0])[:, None, None]
+def test_the_mean_is_of_the_features_themselves() -> None:
+    """Eq. (13) as printed: half of the vectors (3, 0), half (0, 4), so the mean points along (3, 4) / 5."""
+    features = two_vectors((3, 0), (-1, 0))
+    features[0, :, :2, :4] = torch.tensor([0.0, 4.0])[:, None, None]
     bank = memory(momentum=0.0)
     bank.update(features, halves(), torch.tensor([0]))
-    torch.testing.assert_close(bank.prototypes[0, 0], torch.full((2,), math.sqrt(0.5)))
+    torch.testing.assert_close(bank.prototypes[0, 0], torch.tensor([0.6, 0.8]))
+
+
+def test_pixels_outside_the_image_are_neither_lesion_nor_background() -> None:
+    """Mask −1 marks padding: the vectors (100, 0) there count for nothing."""
+    features = two_vectors((100, 0), (0, 1))
+    mask = halves()
+    mask[mask == 1] = -1
+    bank = memory(momentum=0.0)
+    before = bank.prototypes.clone()
+    bank.update(features, mask, torch.tensor([0]))
+    torch.testing.assert_close(bank.prototypes[0, 0], before[0, 0])
+    torch.testing.assert_close(bank.prototypes[0, 1], torch.tensor([0.0, 1.0]))
 
 
 # eq. (12)
@@ -190,8 +202,8 @@ def test_two_processes_give_what_one_gives_on_the_joined_batch(monkeypatch: pyte
 
 def test_repeated_updates_lead_to_the_mean_direction() -> None:
     bank = memory(width=8)
-    features, mask = noise(1, 8, 8, 8), halves(8, 8)
+    features, mask = F.normalize(noise(1, 8, 8, 8), dim=1), halves(8, 8)
     for _ in range(300):
         bank.update(features, mask, torch.tensor([1]))
-    inside = F.normalize(features, dim=1)[0, :, :, :4].mean((1, 2))
+    inside = features[0, :, :, :4].mean((1, 2))
     torch.testing.assert_close(bank.prototypes[1, 0], F.normalize(inside, dim=0), atol=1e-5, rtol=0)

@@ -112,7 +112,7 @@ def _binarise(values: np.ndarray, path: Path, note: str) -> MaskReading:
     """Grey values (H, W) to a mask; see to_mask."""
     if not np.isfinite(values).all():
         raise DataError(f"{path}: holds NaN or infinite pixels; expected 0 and 255 (or 0 and 1)")
-    found = np.unique(values)
+    found = np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if values.dtype == np.uint8 else np.unique(values)
     if set(found.tolist()) <= {0, 1}:
         return MaskReading(values == 1, note)
     if set(found.tolist()) <= {0, 255}:

@@ -54,18 +54,18 @@ def augment(image: Tensor, mask: Tensor, kind: str, rng: np.random.Generator) ->
         if rng.random() < 0.5:
             image, mask = image.flip(axis), mask.flip(axis)
     if kind == "full":
-        if rng.random() < 0.7:
+        if rng.random() < 0.5:
             image, mask = warp(image, mask, rng)
         image = vary_colour(image, rng)
     return image, mask
 
 
 def warp(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Turn by up to 30°, scale by 0.75 to 1.33, stretch by up to 10 %, shift by up to 10 %; border reflected."""
-    angle = np.deg2rad(rng.uniform(-30, 30))
-    scale = np.exp(rng.uniform(-0.29, 0.29)) * np.exp(rng.uniform(-0.1, 0.1, 2))
+    """Turn by up to 15°, scale by 0.8 to 1.25, stretch by up to 5 %, shift by up to 5 %; border reflected."""
+    angle = np.deg2rad(rng.uniform(-15, 15))
+    scale = np.exp(rng.uniform(-0.22, 0.22)) * np.exp(rng.uniform(-0.05, 0.05, 2))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale[:, None]
-    theta = np.concatenate([turn, rng.uniform(-0.2, 0.2, (2, 1))], 1)  # shift in half image widths
+    theta = np.concatenate([turn, rng.uniform(-0.1, 0.1, (2, 1))], 1)  # shift in half image widths
     grid = F.affine_grid(torch.from_numpy(theta).float()[None], [1, 1, *image.shape[1:]], align_corners=False)
     both = torch.cat([image, mask])[None]  # (1, 4, H, W)
     warped = F.grid_sample(both, grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
@@ -74,15 +74,15 @@ def warp(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor,
 
 def vary_colour(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Brightness, contrast, gamma, colour cast, and now and then noise or blur; (3, H, W) in [0, 1]."""
-    if rng.random() < 0.7:
+    if rng.random() < 0.5:
         mean = image.mean()
-        image = (image - mean) * rng.uniform(0.7, 1.4) + mean + rng.uniform(-0.15, 0.15)
-    if rng.random() < 0.3:
-        image = image.clamp(0, 1) ** rng.uniform(0.7, 1.5)
-    if rng.random() < 0.3:
-        image = image * torch.from_numpy(rng.uniform(0.85, 1.15, (3, 1, 1))).float()
-    if rng.random() < 0.15:
-        image = image + torch.from_numpy(rng.normal(0, rng.uniform(0.01, 0.06), image.shape)).float()
-    if rng.random() < 0.15:
+        image = (image - mean) * rng.uniform(0.8, 1.25) + mean + rng.uniform(-0.1, 0.1)
+    if rng.random() < 0.2:
+        image = image.clamp(0, 1) ** rng.uniform(0.8, 1.25)
+    if rng.random() < 0.2:
+        image = image * torch.from_numpy(rng.uniform(0.9, 1.1, (3, 1, 1))).float()
+    if rng.random() < 0.1:
+        image = image + torch.from_numpy(rng.normal(0, rng.uniform(0.01, 0.05), image.shape)).float()
+    if rng.random() < 0.1:
         image = F.avg_pool2d(image[None], 3, stride=1, padding=1, count_include_pad=False)[0]
     return image.clamp(0, 1)

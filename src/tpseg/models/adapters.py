@@ -32,9 +32,11 @@ class Routing:
 
     @classmethod
     def of(cls, task: Tensor) -> Routing:
-        """task (B,) int64. Reads the ids on the host: once per batch, not per layer."""
+        """task (B,) int64. Reads the ids on the host: once per batch, not per layer. Raises IndexError for an id below 0."""
         ids = task.tolist()
         present = sorted(set(ids))
+        if present[0] < 0:
+            raise IndexError(f"task id {present[0]}; ids count from 0")
         return cls(present, torch.tensor([present.index(one) for one in ids], device=task.device))
 
     def gather(self, per_task: Sequence[Tensor]) -> Tensor:

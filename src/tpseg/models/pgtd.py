@@ -15,6 +15,9 @@ from tpseg.models.typed import Modules
 
 KERNEL = 3
 MIN_TEMPERATURE = 1e-3
+AMPLIFIER = 0.1
+"""Where ρ_τ starts. The paper does not say; from 1 (the release), λ_p·ρ_τ adds ±5 to the logits before the prototypes mean
+anything."""
 
 
 @dataclass
@@ -24,7 +27,7 @@ class Decoded:
     logits: Tensor
     """(B, 1, h, w)."""
     features: Tensor
-    """f of eq. (4), (B, C, h, w): what the prototypes are averages of."""
+    """f of eq. (4), centred, (B, C, h, w): what the prototypes are averages of."""
     refined: Tensor
     """y of eq. (10), (B, C, h, w): what the next finer step takes in."""
     similarity: Tensor | None
@@ -60,18 +63,28 @@ def modulate(features: Tensor, similarity: Tensor, strength: float) -> Tensor:
     return features * (1 + strength * torch.sigmoid(similarity))
 
 
+def centre(features: Tensor) -> Tensor:
+    """Features less their mean over the image, per sample and channel; (B, C, h, w) in and out.
+
+    Differs from the paper, which takes cosines of f itself. What all pixels of an image have in common makes up most of
+    f, so that lesion and background prototypes become nearly the same vector, D nearly 0, and with it the gradient that
+    could pull them apart (docs/paper.md). Without the common part they point away from each other.
+    """
+    return features - features.mean((2, 3), keepdim=True)
+
+
 class Fuse(nn.Module):
     """f = Fuse1×1([GELU(GN(1×1 f_high)), GELU(GN(1×1 f_low))]), eq. (4).
 
-    Nothing follows the last 1×1: features that a GELU has made positive all point the same way, so that the cosines to
-    lesion and background prototype would hardly differ.
+    Differs from the paper: f_high is brought to f_low's size after its 1×1, not before, at a quarter of the work; GN and
+    GELU follow the last 1×1 as in the release.
     """
 
     def __init__(self, low: int, high: int, width: int) -> None:
         super().__init__()
         self.low = nn.Sequential(nn.Conv2d(low, width // 2, 1, bias=False), nn.GroupNorm(1, width // 2), nn.GELU())
         self.high = nn.Sequential(nn.Conv2d(high, width, 1, bias=False), nn.GroupNorm(1, width), nn.GELU())
-        self.join = nn.Conv2d(width + width // 2, width, 1)
+        self.join = nn.Sequential(nn.Conv2d(width + width // 2, width, 1, bias=False), nn.GroupNorm(1, width), nn.GELU())
 
     def forward(self, f_low: Tensor, f_high: Tensor) -> Tensor:
         """f_low (B, C_low, h, w), f_high (B, C_high, h', w'); returns (B, C, h, w)."""
@@ -121,22 +134,22 @@ class DynamicExperts(nn.Module):
 
 
 class TaskOutput(nn.Module):
-    """What a task owns in a head: its 1×1 output and the amplifier ρ_τ."""
+    """What a task owns in a head: its 1×1 output and, in a PGTD, the amplifier ρ_τ of eq. (11)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, amplified: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width).uniform_(-(width**-0.5), width**-0.5))
         self.bias = nn.Parameter(torch.zeros(()))
-        self.amplifier = nn.Parameter(torch.ones(()))
+        self.amplifier = nn.Parameter(torch.tensor(AMPLIFIER)) if amplified else None
 
 
 class TaskHead(nn.Module):
-    """Depth-wise 3×3 + GN + GELU for all, then each task's own 1×1; `outputs` also holds the ρ_τ of eq. (11)."""
+    """Depth-wise 3×3 + GN + GELU for all, then each task's own 1×1."""
 
-    def __init__(self, width: int, tasks: int) -> None:
+    def __init__(self, width: int, tasks: int, amplified: bool = False) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.GroupNorm(1, width), nn.GELU())
-        self.outputs: Modules[TaskOutput] = Modules([TaskOutput(width) for _ in range(tasks)])
+        self.outputs: Modules[TaskOutput] = Modules([TaskOutput(width, amplified) for _ in range(tasks)])
 
     def forward(self, features: Tensor, routing: Routing) -> Tensor:
         """(B, C, h, w) -> (B, 1, h, w)."""
@@ -147,13 +160,15 @@ class TaskHead(nn.Module):
 
     def amplifiers(self, routing: Routing) -> Tensor:
         """ρ_τ of each sample, (B, 1, 1, 1)."""
-        return routing.gather([output.amplifier for output in self.outputs])[:, None, None, None]
+        amplifiers = [output.amplifier for output in self.outputs if output.amplifier is not None]
+        return routing.gather(amplifiers)[:, None, None, None]
 
 
 class PGTD(nn.Module):
     """One decoder step, eqs. (4) to (13).
 
-    Differs from the paper: (11) takes the signed D, for S > 0 everywhere could never push the background down.
+    Differs from the paper: (11) takes the signed D, for S > 0 everywhere could never push the background down;
+    prototypes and similarity are of the features centred over the image, see `centre`.
     """
 
     def __init__(
@@ -176,7 +191,7 @@ class PGTD(nn.Module):
         self.fuse = Fuse(low, high, width)
         self.interact = PrototypeInteraction(width, heads)
         self.experts = DynamicExperts(width, experts)
-        self.head = TaskHead(width, tasks)
+        self.head = TaskHead(width, tasks, amplified=True)
         self.temperature = nn.Parameter(torch.tensor(0.1))
 
     def forward(self, f_low: Tensor, f_high: Tensor, task: Tensor, routing: Routing) -> Decoded:
@@ -184,9 +199,10 @@ class PGTD(nn.Module):
         prototypes = self.memory(task)  # (B, 2, C)
         f = self.fuse(f_low, f_high)
         z = self.interact(prototypes, f)
-        similarity = cosine_map(f, prototypes)
+        centred = centre(f)
+        similarity = cosine_map(centred, prototypes)
         y = self.experts(modulate(f, similarity, self.modulation), z)
-        return Decoded(self.head(y, routing) + self.reinforce(similarity, routing), f, y, similarity)
+        return Decoded(self.head(y, routing) + self.reinforce(similarity, routing), centred, y, similarity)
 
     def reinforce(self, similarity: Tensor, routing: Routing) -> Tensor:
         """λ_p · ρ_τ · tanh(D / temp), the second term of eq. (11), per sample; (B, 1, h, w)."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 MIN_PIXELS = 10
 """Regions smaller than this, in pixels of the feature map, do not move a prototype."""
+EPSILON = 1e-4
+"""Feature vectors shorter than this count as no vector: a constant image must not blow up the gradient."""
 EMBEDDING = 64
 """Width of the task embedding that the first prototypes are made from."""
 
@@ -29,20 +31,19 @@ def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
     features (B, C, h, w), prototypes (B, 2, C) of unit length; returns (B, 1, h, w) in [-2, 2].
     """
     direction = prototypes[:, 0] - prototypes[:, 1]  # (B, C)
-    return torch.einsum("bchw,bc->bhw", F.normalize(features, dim=1), direction.to(features.dtype))[:, None]
+    return torch.einsum("bchw,bc->bhw", F.normalize(features, dim=1, eps=EPSILON), direction.to(features.dtype))[:, None]
 
 
 def region_sums(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of the normalised feature vectors inside and outside the mask, for eq. (13).
+    """Sums of the feature vectors inside and outside the mask, Σ f⊙M of eq. (13).
 
     features (B, C, h, w), mask (B, 1, H, W) in {0, 1}; returns sums (B, 2, C) and pixel counts (B, 2), float32.
-    A pixel of the feature map is inside if at least half of its area is.
+    A pixel of the feature map is inside if at least half of its area is; where the mask is -1, it is neither.
     """
-    inside = F.interpolate(mask.float(), features.shape[2:], mode="area") >= 0.5
-    regions = torch.cat([inside, ~inside], 1).flatten(2).float()  # (B, 2, h * w)
-    unit = F.normalize(features.float(), dim=1).flatten(2)  # (B, C, h * w)
+    area = F.interpolate(mask.float(), features.shape[2:], mode="area")
+    regions = torch.cat([area >= 0.5, (area >= 0) & (area < 0.5)], 1).flatten(2).float()  # (B, 2, h * w)
     with torch.autocast(features.device.type, enabled=False):
-        return torch.einsum("brn,bcn->brc", regions, unit), regions.sum(-1)
+        return torch.einsum("brn,bcn->brc", regions, features.float().flatten(2)), regions.sum(-1)
 
 
 class PrototypeMemory(nn.Module):

@@ -95,7 +95,7 @@ class TPSeg(nn.Module):
         """Move the prototypes towards a training batch, eqs. (12) and (13); mask (B, 1, H, W) in {0, 1}, task (B,)."""
         if isinstance(self.decoder, PGTDChain):
             height, width = mask.shape[2:]
-            padded = F.pad(mask, (0, -width % STRIDE, 0, -height % STRIDE))
+            padded = F.pad(mask, (0, -width % STRIDE, 0, -height % STRIDE), value=-1)  # neither lesion nor background
             self.decoder.update_prototypes(output.steps, padded, task)
 
     def prototypes(self) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ from tpseg.data.manifest import SPLITS, DataSet, read_dataset
 from tpseg.errors import DataError, TPSegError, UsageError, nearest
 from tpseg.evaluation import read_rows
 from tpseg.models.tpseg import TPSeg
+from tpseg.run_folder import read_settings
 from tpseg.tasks import Task, TaskSet
-from tpseg.training import read_settings
 
 
 @dataclass(frozen=True)
