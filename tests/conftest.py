@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miniature import TRUNK, config, write_discs
+from miniature import TRUNK, train_miniature, write_discs
 from PIL import Image
 
 from tpseg.models.trunk import TRUNK_SIZES
@@ -66,9 +66,7 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> Path:
     """The run folder of a miniature model that has learned the discs; tests that use it ask for `miniature_trunk` too."""
-    from tpseg.training import train
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TRUNK_SIZES, "tiny", TRUNK)
         recipe = {"epochs": 8, "learning_rate": 4e-3}
-        return train(config(training=recipe), discs, tmp_path_factory.mktemp("trained") / "run", bar=False)
+        return train_miniature(discs, tmp_path_factory.mktemp("trained") / "run", training=recipe)

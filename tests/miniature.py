@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pytest
+import torch
 import yaml
 from PIL import Image
+from torch.testing import assert_close
 
 from tpseg.config import Config, build_config, merge
+from tpseg.data.dataset import Batch
+from tpseg.models.checkpoint import load_model
 from tpseg.models.trunk import TrunkSize
+from tpseg.training import LesionModule, train
 
 TRUNK = TrunkSize(16, 1, (1, 1, 3, 1), (3, 4, 4), (8, 4, 14, 7), 7)
 """A Hiera of 6 blocks; the fixture `miniature_trunk` puts it in the place of `tiny`."""
@@ -75,3 +84,44 @@ def write_discs(folder: Path, train: int = 6, val: int = 2, test: int = 3) -> Pa
         entries.append(f"  {task}: {{modality: {modality}, data: {task}/split.csv}}\n")
     (folder / "tasks.yaml").write_text("tasks:\n" + "".join(entries))
     return folder / "tasks.yaml"
+
+
+class Stopped(Exception):
+    """Stands for a kill, a power cut, a time limit."""
+
+
+@contextmanager
+def stopped(epoch: int, step: int = 0) -> Iterator[None]:
+    """Training ends, as if killed, in epoch `epoch` (from 0) before its batch `step`."""
+
+    def stop(self: LesionModule, batch: Batch, index: int) -> None:
+        if (self.current_epoch, index) == (epoch, step):
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(LesionModule, "on_train_batch_start", stop, raising=False)
+        yield
+
+
+def train_miniature(data: Path, out: Path, *, steps: int | None = None, resume: bool = False, **sections: dict[str, Any]) -> Path:
+    return train(config(**sections), data, out, steps=steps, resume=resume, bar=False)
+
+
+def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=False)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, prototypes, optimiser, schedule and every logged number are equal, bit for bit."""
+    first, second = checkpoint(one), checkpoint(other)
+    assert any("prototypes" in key for key in first["state_dict"])
+    for part in ("lr_schedulers", "epoch", "global_step"):
+        assert first[part] == second[part]
+    for part in ("state_dict", "optimizer_states"):
+        assert_close(first[part], second[part], rtol=0, atol=0, msg=lambda text, part=part: f"{part}: {text}")
+    assert (one / "logs" / "metrics.csv").read_text() == (other / "logs" / "metrics.csv").read_text()
+    assert_close(load_model(one).state_dict(), load_model(other).state_dict(), rtol=0, atol=0)
+
+
+def history(run: Path) -> pd.DataFrame:
+    return pd.read_csv(run / "logs" / "metrics.csv")

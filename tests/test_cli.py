@@ -16,6 +16,7 @@ from miniature import TASKS, settings_file, write_discs
 from PIL import Image
 
 from tpseg.cli import VERBS, main
+from tpseg.data.manifest import read_dataset
 from tpseg.training import LesionModule
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
@@ -305,5 +306,5 @@ def test_a_newcomers_story(run, tmp_path):
         assert set(np.unique(mask)) <= {0, 255}
     assert run("report", place)[0] == 0
     page = (place / "report.html").read_text(encoding="utf-8")
-    assert all(name in page for name in summary["default"]["tasks"])
+    assert all(task.title in page for task in read_dataset(data).tasks)
     assert Path(place / "model" / "README.md").is_file()

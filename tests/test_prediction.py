@@ -60,10 +60,12 @@ def test_everything_that_holds_the_image_gives_the_same_mask(segmenter, tmp_path
     path = tmp_path / "picture.png"
     Image.fromarray(pixels).save(path)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    opaque = np.full((48, 64), 9, np.uint8)
     likes = [
-        path, str(path), open_image(path), Image.fromarray(pixels).convert("RGBA"), pixels, np.dstack([pixels, np.full((48, 64), 9, np.uint8)]),
-        pixels / 255, (pixels / 255).astype(np.float32), tensor, tensor / 255,
-    ]  # fmt: skip
+        *(path, str(path), open_image(path), Image.fromarray(pixels).convert("RGBA")),
+        *(pixels, np.dstack([pixels, opaque]), pixels / 255, (pixels / 255).astype(np.float32)),
+        *(tensor, tensor / 255),
+    ]
     expected = segmenter(pixels, "bright_disc")
     for like in likes:
         assert np.array_equal(segmenter(like, "bright_disc").probability, expected.probability), type(like)

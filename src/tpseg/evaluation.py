@@ -132,7 +132,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)  # a group may be called NA
         if not {*TEXT_COLUMNS, "dice", "iou"} <= set(rows.columns):
             raise DataError(f"{path}: expected a table written by 'tpseg evaluate', found columns {', '.join(rows.columns[:8])}")
-        for column in rows.columns.difference(TEXT_COLUMNS):
+        for column in rows.columns.difference(list(TEXT_COLUMNS)):
             rows[column] = [float(value or "nan") for value in rows[column]]
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"{path}: cannot be read as a table of scores ({error})") from error

@@ -1,0 +1,187 @@
+"""The run folder: an interrupted run goes on as if nothing had happened, and nothing good is ever overwritten."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from miniature import assert_same_run, checkpoint, stopped, train_miniature
+from torch.testing import assert_close
+
+import tpseg.training
+from tpseg.errors import UsageError
+from tpseg.models.checkpoint import load_model
+
+pytestmark = pytest.mark.usefixtures("miniature_trunk")
+
+FOUR = {"epochs": 4}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> Callable[..., Path]:
+    """A function that gives an uninterrupted run of four epochs with the settings asked for, trained once."""
+    runs: dict[str, Path] = {}
+
+    def get(**sections: dict[str, Any]) -> Path:
+        key = str(sections)
+        if key not in runs:
+            runs[key] = train_miniature(discs, tmp_path_factory.mktemp("whole") / "run", **sections)
+        return runs[key]
+
+    return get
+
+
+# Repeating and resuming
+
+
+def test_same_seed_same_weights_whatever_the_number_of_workers(whole):
+    settings = checkpoint(whole(training=FOUR)), checkpoint(whole(training=FOUR, sampling={"workers": 2}))
+    assert_close(settings[0]["state_dict"], settings[1]["state_dict"], rtol=0, atol=0)
+
+
+def test_the_same_run_twice_is_the_same_bit_for_bit(whole, discs, tmp_path):
+    assert_same_run(whole(training=FOUR), train_miniature(discs, tmp_path / "run", training=FOUR))
+
+
+def test_another_seed_gives_other_weights(whole, discs, tmp_path):
+    other = checkpoint(train_miniature(discs, tmp_path / "run", training=FOUR | {"seed": 7}))["state_dict"]
+    state = checkpoint(whole(training=FOUR))["state_dict"]
+    assert not torch.equal(state["model.trunk.hiera.pos_embed"], other["model.trunk.hiera.pos_embed"])
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "training", "workers"),
+    [
+        pytest.param(0, 1, {}, 0, id="before the first checkpoint"),
+        pytest.param(1, 0, {}, 0, id="after epoch 1"),
+        pytest.param(2, 0, {}, 2, id="after epoch 2, two workers"),
+        pytest.param(3, 0, {"precision": "bf16"}, 0, id="after epoch 3, bfloat16"),
+        pytest.param(2, 0, {"precision": "bf16"}, 2, id="after epoch 2, bfloat16, two workers"),
+        pytest.param(2, 1, {}, 0, id="inside epoch 3"),
+        pytest.param(2, 1, {"accumulate": 2}, 0, id="inside epoch 3, accumulating"),
+        pytest.param(2, 0, {"schedule": "plateau", "warmup": 0.0, "early_stopping": 3}, 0, id="plateau and early stopping"),
+    ],
+)
+def test_a_stopped_and_resumed_run_is_the_uninterrupted_run(whole, discs, tmp_path, epoch, step, training, workers):
+    sections = {"training": FOUR | training, "sampling": {"workers": workers}}
+    with stopped(epoch, step):
+        train_miniature(discs, tmp_path / "run", **sections)
+    train_miniature(discs, tmp_path / "run", resume=True, **sections)
+    assert_same_run(whole(training=FOUR | training), tmp_path / "run")
+
+
+def test_a_run_may_be_stopped_after_every_epoch(whole, discs, tmp_path):
+    with stopped(1):
+        train_miniature(discs, tmp_path / "run", training=FOUR)
+    for epoch in (2, 3):
+        with stopped(epoch):
+            train_miniature(discs, tmp_path / "run", training=FOUR, resume=True)
+    train_miniature(discs, tmp_path / "run", training=FOUR, resume=True)
+    assert_same_run(whole(training=FOUR), tmp_path / "run")
+
+
+def test_resuming_a_finished_run_changes_nothing(whole, discs, tmp_path):
+    shutil.copytree(whole(training=FOUR), tmp_path / "run")
+    train_miniature(discs, tmp_path / "run", training=FOUR, resume=True)
+    assert_same_run(whole(training=FOUR), tmp_path / "run")
+
+
+def test_a_run_of_n_steps_resumes_too(discs, tmp_path):
+    train_miniature(discs, tmp_path / "whole", steps=8, training=FOUR)
+    with stopped(2):
+        train_miniature(discs, tmp_path / "run", steps=8, training=FOUR)
+    train_miniature(discs, tmp_path / "run", steps=8, training=FOUR, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+# Folders that are refused
+
+
+def test_a_folder_with_a_run_in_it_is_refused(trained, discs):
+    before = (trained / "settings.yaml").read_bytes()
+    with pytest.raises(UsageError, match="already holds a run; continue it with --resume"):
+        train_miniature(discs, trained)
+    assert (trained / "settings.yaml").read_bytes() == before
+
+
+def test_a_folder_with_other_things_in_it_is_refused(discs, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="is not an empty folder"):
+        train_miniature(discs, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_place_for_the_run_that_is_a_file_is_refused(discs, tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UsageError, match="is not an empty folder"):
+        train_miniature(discs, tmp_path / "run")
+
+
+def test_resuming_with_other_settings_names_the_key(discs, tmp_path):
+    with stopped(1):
+        train_miniature(discs, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"training\.learning_rate was 0\.002, now 0\.1"):
+        train_miniature(discs, tmp_path / "run", training={"learning_rate": 0.1}, resume=True)
+    with pytest.raises(UsageError, match=r"run\.steps was None, now 3"):
+        train_miniature(discs, tmp_path / "run", steps=3, resume=True)
+
+
+def test_there_must_be_a_run_to_resume(discs, tmp_path):
+    with pytest.raises(UsageError, match="holds no run to resume"):
+        train_miniature(discs, tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+# A full disk
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk on which no file can grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoints_and_the_model_of_the_epoch_before(whole, discs, tmp_path):
+    with stopped(2):
+        train_miniature(discs, tmp_path / "run", training=FOUR)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".ckpt", ".safetensors", ".json", ".csv")}
+    with pytest.raises(OSError, match="File too large"), largest_file(40_000):
+        train_miniature(discs, tmp_path / "run", training=FOUR, resume=True)
+    assert all(path.read_bytes() == content for path, content in before.items() if path.suffix != ".csv")
+    train_miniature(discs, tmp_path / "run", training=FOUR, resume=True)
+    assert_same_run(whole(training=FOUR), tmp_path / "run")
+
+
+def test_a_model_folder_that_cannot_be_written_leaves_the_old_one(discs, tmp_path, monkeypatch):
+    with stopped(1):
+        train_miniature(discs, tmp_path / "run")
+    before = load_model(tmp_path / "run").state_dict()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tpseg.models.checkpoint.save_file", full)
+    monkeypatch.setattr(tpseg.training, "hard_dice", lambda logits, mask: torch.ones(len(mask)))  # a new best
+    with pytest.raises(OSError, match="No space left"):
+        train_miniature(discs, tmp_path / "run", resume=True)
+    assert_close(load_model(tmp_path / "run").state_dict(), before, rtol=0, atol=0)
+    assert not list((tmp_path / "run").glob(".model*"))
+
+
+def test_checkpoints_are_written_beside_their_place(discs, tmp_path, monkeypatch):
+    """From the system's temporary folder they would have to be copied, and a full disk would cut the old one short."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    assert checkpoint(train_miniature(discs, tmp_path / "run"))["global_step"] == 6
