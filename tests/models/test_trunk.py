@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from common import noise, stir
+from common import noise, save_meta_file, stir
 
 from tpseg.models.trunk import TRUNK_SIZES, Trunk
+from tpseg.models.trunk_weights import load_trunk_weights
 
 PUBLISHED = ("tiny", "small", "base_plus", "large")
 
@@ -74,9 +77,13 @@ def test_our_lean_forward_gives_the_librarys_features(tiny: Trunk, size: tuple[i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [352, 512, 1024])
-def test_hiera_large_gives_the_librarys_features(size: int) -> None:
-    assert_same_features(stir(Trunk("large"), size=0.02).eval(), noise(1, 3, size, size))
+def test_hiera_large_from_metas_file_gives_the_librarys_features(tmp_path: Path) -> None:
+    """The whole way of a user's sam2_hiera_large.pt, at the sizes of SAM2-UNet, TP-Seg and SAM 2 itself."""
+    save_meta_file(stir(Trunk("large"), size=0.02), tmp_path / "sam2_hiera_large.pt")
+    trunk = Trunk("large").eval()
+    load_trunk_weights(trunk, str(tmp_path / "sam2_hiera_large.pt"))
+    for size in (352, 512, 1024):
+        assert_same_features(trunk, noise(1, 3, size, size))
 
 
 def test_features_are_at_strides_4_8_16_32(tiny: Trunk) -> None:
