@@ -116,7 +116,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     first, second = checkpoint(one), checkpoint(other)
     assert any("prototypes" in key for key in first["state_dict"])
     for part in ("lr_schedulers", "epoch", "global_step"):
-        assert first[part] == second[part]
+        assert first[part] == second[part], f"{part}: {first[part]} against {second[part]}"
     for part in ("state_dict", "optimizer_states"):
         assert_close(first[part], second[part], rtol=0, atol=0, msg=lambda text, part=part: f"{part}: {text}")
     assert (one / "logs" / "metrics.csv").read_text() == (other / "logs" / "metrics.csv").read_text()

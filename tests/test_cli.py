@@ -276,7 +276,9 @@ def test_train_takes_single_settings_and_resumes(run, discs, tmp_path):
     code, _, err = run(*words, "--steps", 3)
     assert code == 2
     assert "continue it with --resume" in err
-    assert run(*words, "--steps", 3, "--resume")[0] == 0
+    code, _, err = run(*words, "--steps", 3, "--resume")
+    assert code == 2
+    assert "is finished, all 3 steps are done" in err
 
 
 @pytest.mark.slow

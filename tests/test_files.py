@@ -37,9 +37,11 @@ def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path):
 
 def test_the_temporary_file_has_the_suffix_that_writers_go_by(tmp_path):
     with replacing(tmp_path / "mask.png") as new:
+        new.touch()
         assert new.suffix == ".png"
         assert new.parent == tmp_path  # the same disk: the last step is a rename
         assert not (tmp_path / "mask.png").exists()
+        new.write_bytes(b"")
 
 
 def test_a_folder_takes_the_place_of_the_old_one(tmp_path):

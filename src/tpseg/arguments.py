@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Optional
 import jsonargparse
 from docstring_parser import parse as parse_docstring
 
-from tpseg.config import merge, read_source
+from tpseg.config import build_config, merge, read_source
 from tpseg.errors import UsageError, nearest
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -50,7 +50,7 @@ class Parser(jsonargparse.ArgumentParser):
         raise UsageError(f"{' '.join(message.split())}{self._suggestion(message)} (see '{self.prog} --help')") from ex
 
     def _suggestion(self, message: str) -> str:
-        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        options = [option for action in self._actions for option in action.option_strings if option.startswith("--") and option != "--help"]
         for word in re.findall(r"--[\w.\-]+", message):
             if word not in options:
                 return nearest(word, options)
@@ -64,12 +64,15 @@ def split_verb(verbs: Sequence[Verb], arguments: Sequence[str]) -> tuple[Verb | 
         name = " ".join(arguments[:words])
         if len(arguments) >= words and name in names:
             return names[name], list(arguments[words:])
+    if arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
+        raise UsageError(f"the verb comes first, found '{arguments[0]}' (verbs: {', '.join(names)})")
     given = [word for word in arguments[:2] if not word.startswith("-")]
     groups = {name.split()[0] for name in names if " " in name}
     if not given or (given[0] in groups and len(given) == 1):
         return None, list(arguments)
     wrong = " ".join(given) if given[0] in groups else given[0]
-    raise UsageError(f"unknown verb '{wrong}'{nearest(wrong, names)} (verbs: {', '.join(names)})")
+    close = nearest(" ".join(given), [name for name in names if " " in name]) or nearest(given[0], names)
+    raise UsageError(f"unknown verb '{wrong}'{close} (verbs: {', '.join(names)})")
 
 
 def overview(verbs: Sequence[Verb], arguments: Sequence[str] = ()) -> str:
@@ -124,15 +127,30 @@ def build_parser(verb: Verb, arguments: Sequence[str]) -> Parser:
             parser.add_argument(option, type=kind, default=_plain_value(parameter.default), help=helps[name])
     parser.usage = " ".join([*usage, "[options]"])
     if verb.presets:
-        parser.set_defaults(flatten(merge(*[read_source(name) for name in preset_option(arguments)])))
+        presets = merge(*[read_source(name) for name in preset_option(arguments)])
+        build_config(presets, source="--config")  # a wrong type is an error of the file, not of an option
+        parser.set_defaults(flatten(presets))
     return parser
 
 
 def read_arguments(verb: Verb, arguments: Sequence[str]) -> dict[str, Any]:
     """The values that a command line gives to the verb's function; raises UsageError."""
     parser = build_parser(verb, arguments)
-    values = parser.instantiate(parser.parse_args(list(arguments)))
+    values = parser.instantiate(parser.parse_args(bracket_lists(parser, arguments)))
     return {name: _as_path(values[name], parameter.annotation) for name, parameter in _parameters(verb.function).items()}
+
+
+def bracket_lists(parser: Parser, arguments: Sequence[str]) -> list[str]:
+    """Let people write lists as 64,32,32: jsonargparse wants [64,32,32]."""
+    lists = {option for action in parser._actions if str(action.metavar or "").startswith("[") for option in action.option_strings}
+    given = list(arguments)
+    for index, word in enumerate(given):
+        option, equals, value = word.partition("=")
+        if option in lists and equals and not value.startswith("["):
+            given[index] = f"{option}=[{value}]"
+        elif option in lists and index + 1 < len(given) and not given[index + 1].startswith("["):
+            given[index + 1] = f"[{given[index + 1]}]"
+    return given
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -153,14 +171,14 @@ def _as_path(value: Any, kind: Any) -> Any:
 
 
 def preset_option(arguments: Sequence[str]) -> list[str]:
-    """The names given to --config, comma-separated."""
-    found = ""
+    """The names given to --config, comma-separated, once or several times."""
+    found = []
     for index, word in enumerate(arguments):
         if word == "--config" and index + 1 < len(arguments):
-            found = arguments[index + 1]
+            found += arguments[index + 1].split(",")
         elif word.startswith("--config="):
-            found = word.removeprefix("--config=")
-    return [name for name in found.split(",") if name]
+            found += word.removeprefix("--config=").split(",")
+    return [name for name in found if name]
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

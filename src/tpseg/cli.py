@@ -16,8 +16,8 @@ from tpseg.errors import TPSegError, UsageError
 Protocol = Literal["default", "tpseg", "spider", "pranet", "nnunet", "all"]
 Split = Literal["train", "val", "test"]
 
-out_console = Console()
-error_console = Console(stderr=True)
+out_console = Console(markup=False, highlight=False, soft_wrap=True)
+error_console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 
 def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> None:
@@ -81,10 +81,10 @@ def data_split(
     """
     from tpseg.data.splits import split_folder
 
-    target = tasks or folder.parent / "tasks.yaml"
+    target = tasks or folder.resolve().parent / "tasks.yaml"
     table = split_folder(folder, task, modality, fractions, seed, group, target, overwrite)
     counts = ", ".join(f"{split} {number}" for split, number in table["split"].value_counts().items())
-    out_console.print(f"wrote {folder / 'split.csv'} ({counts}) and the task '{task}' in {target}", soft_wrap=True)
+    out_console.print(f"wrote {folder / 'split.csv'} ({counts}) and the task '{task}' in {target}")
 
 
 def train(
@@ -136,7 +136,7 @@ def evaluate(
         predictions: Score the masks of this folder (TASK/NAME.png) instead of a model's.
         split: Which split to score.
         protocol: The definition of Dice and IoU to show; all shows every one. The files always hold all.
-        tasks: Score these tasks only: [skin_lesion, colon_polyp].
+        tasks: Score these tasks only, comma-separated; needs --out, for the full evaluation stays.
         out: Where to write SPLIT.json and SPLIT.csv; by default evaluation/ in the run folder, or beside a model or predictions folder.
         size: Input size in pixels that protocol 'tpseg' scores a predictions folder at.
         weights: File of the frozen trunk, if it is not where the model's config.json says.
@@ -148,6 +148,8 @@ def evaluate(
     from tpseg.prediction import Segmenter
     from tpseg.progress import track
 
+    if tasks is not None and out is None:
+        raise UsageError("--tasks scores a part of the data: give --out, so that it does not replace the full evaluation")
     dataset = read_dataset(data) if tasks is None else read_dataset(data).only(tasks)
     if predictions is not None and model is None:
         place = out or predictions.parent / "evaluation"
@@ -160,7 +162,21 @@ def evaluate(
         raise UsageError("evaluate what? Give either MODEL or --predictions FOLDER")
     for name in resolve_protocols(protocol):
         out_console.print(summary_table(summary, name))
-    out_console.print(f"wrote {place / split}.json (all protocols) and {place / split}.csv (a row per image)", soft_wrap=True)
+    out_console.print(f"wrote {place / split}.json (all protocols) and {place / split}.csv (a row per image)")
+
+
+def compare(first: Path, second: Path, split: Split = "test") -> None:
+    """Compare two evaluations image by image: difference in Dice with intervals and a paired test.
+
+    Args:
+        first: Run folder, or the CSV file of an evaluation.
+        second: What it is compared with.
+        split: The evaluated split.
+    """
+    from tpseg.comparison import compare_evaluations, comparison_table
+
+    tables = [path / "evaluation" / f"{split}.csv" if path.suffix != ".csv" else path for path in (first, second)]
+    out_console.print(comparison_table(compare_evaluations(*tables), (str(first), str(second))))
 
 
 def predict(
@@ -198,7 +214,7 @@ def predict(
     results = predict_files(segmenter, files, tasks, out, probability=probability, overlay=overlay, batch_size=batch_size)
     failures = [result for result in track(results, len(files), "segmenting") if isinstance(result, Failure)]
     for failure in failures:
-        error_console.print(f"skipped: {failure.reason}", style="red", markup=False, highlight=False)
+        error_console.print(f"skipped: {failure.reason}", style="red")
     out_console.print(f"segmented {len(files) - len(failures)} of {len(files)} images into {out}")
     return 1 if failures else 0
 
@@ -240,6 +256,7 @@ VERBS = (
     Verb("data split", data_split, positional=("folder",)),
     Verb("train", train, presets=True),
     Verb("evaluate", evaluate, positional=("model",)),
+    Verb("compare", compare, positional=("first", "second")),
     Verb("predict", predict, positional=("model", "inputs")),
     Verb("report", report, positional=("run",)),
     Verb("info", info, positional=("model",)),
@@ -251,17 +268,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         verb, rest = split_verb(VERBS, sys.argv[1:] if arguments is None else arguments)
         if verb is None:
-            out_console.print(overview(VERBS, rest), markup=False, highlight=False, soft_wrap=True)
+            out_console.print(overview(VERBS, rest))
             return 0
         return verb.function(**read_arguments(verb, rest)) or 0
     except TPSegError as error:
-        error_console.print(f"tpseg: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        error_console.print(f"tpseg: {error}", style="red")
         return error.exit_code
     except OSError as error:  # a full disk, a folder without permission
-        error_console.print(f"tpseg: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        error_console.print(f"tpseg: {error}", style="red")
         return 1
     except KeyboardInterrupt:
-        error_console.print("tpseg: interrupted", style="red")
+        error_console.print("tpseg: interrupted; a training run goes on with --resume", style="red")
         return 130
 
 

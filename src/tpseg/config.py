@@ -148,6 +148,10 @@ class TrainingConfig:
             require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
         patience = self.early_stopping
         require(patience is None or patience >= 1, "training.early_stopping", patience, "1 or more, or null")
+        require(0 <= self.seed < 2**32, "training.seed", self.seed, "0 to 2^32 - 1")
+        for name in ("trunk_learning_rate", "gate_learning_rate"):
+            rate = getattr(self, name)
+            require(rate is None or rate > 0, f"training.{name}", rate, "more than 0, or null")
         require(0 <= self.warmup < 1, "training.warmup", self.warmup, "at least 0 and under 1")
         if self.schedule == "plateau" and self.warmup:
             raise UsageError(f"training.schedule 'plateau' has no warm-up; found training.warmup {self.warmup}, expected 0")

@@ -302,6 +302,7 @@ def evaluate_model(
 def _evaluate(
     cases: Sequence[Case], probabilities: Iterable[np.ndarray], split: str, names: Sequence[str], out: Path, input_size: int, watch: Watch
 ) -> dict[str, Any]:
+    out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     rows = score_cases(cases, watch(probabilities, len(cases), "evaluating"), input_size)
     summary = summarise(rows, names)
     write_evaluation(rows, summary, out, split)

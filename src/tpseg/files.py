@@ -1,10 +1,9 @@
-"""Files written whole or not at all: the old content survives a full disk or a kill."""
+"""Files and folders written whole or not at all: an error halfway, such as a full disk, leaves the old content."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +13,12 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A new file to write; it takes the place of `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
+    new = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        yield new
+        os.replace(new, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -34,11 +31,11 @@ def write_atomically(path: Path, text: str) -> None:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A new folder to fill; it takes the place of `folder` when the block ends without an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    old = new.with_name(new.name + ".old")
+    new, old = (folder.with_name(f".{os.getpid()}.{folder.name}.{which}") for which in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)  # left behind by a process that was killed and had the same number
+    new.mkdir()
     try:
         yield new
-        os.chmod(new, 0o755)
         if folder.exists():
             os.rename(folder, old)
         try:

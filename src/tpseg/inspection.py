@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tpseg.config import ModelConfig, load_config, preset_names, require
-from tpseg.errors import DataError, UsageError, nearest
-from tpseg.models.checkpoint import find_model, read_model_config
+from tpseg.errors import UsageError, nearest
+from tpseg.models.checkpoint import find_model, read_model_config, read_provenance
 from tpseg.models.tpseg import TPSeg
 from tpseg.tasks import Task, TaskSet
 
@@ -50,17 +49,6 @@ def describe(source: str, tasks: int = 8, size: int | None = None) -> dict[str, 
         "flops": count_flops(model, size),
         "provenance": provenance,
     }
-
-
-def read_provenance(path: Path) -> dict[str, Any]:
-    """Where a model comes from; raises DataError if the file is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a provenance file written by tpseg ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not a provenance file written by tpseg (found {type(content).__name__})")
-    return content
 
 
 def is_preset(source: str) -> bool:

@@ -38,11 +38,6 @@ class Prediction:
     """(H, W) float32 in [-2, 2]: above 0 more like the task's lesion prototype; None for models without prototypes."""
     task: str
 
-    @property
-    def area(self) -> float:
-        """Share of the image that is lesion."""
-        return float(self.mask.mean())
-
 
 class Segmenter:
     """A trained model with its preprocessing.
@@ -70,6 +65,8 @@ class Segmenter:
 
     def predict(self, images: Iterable[np.ndarray], tasks: Iterable[str], batch_size: int = 8) -> Iterator[Prediction]:
         """Segment RGB images (H, W, 3) uint8 of any sizes, one task each, in batches; yields in order."""
+        if batch_size < 1:
+            raise UsageError(f"batch size: found {batch_size}, expected 1 or more")
         images_, tasks_ = [], []
         for image, task in zip(images, tasks, strict=True):
             self.tasks.id(task)
@@ -81,18 +78,16 @@ class Segmenter:
         if images_:
             yield from self._predict_batch(images_, tasks_)
 
-    @torch.inference_mode()
-    def _predict_batch(self, images: Sequence[np.ndarray], tasks: Sequence[str]) -> list[Prediction]:
+    def _predict_batch(self, images: Sequence[np.ndarray], tasks: Sequence[str]) -> Iterator[Prediction]:
+        """One at a time: at full size, a batch of large images may not fit into memory."""
         batch = torch.stack([preprocess(image, self.image_size) for image in images]).to(self.device)
         ids = torch.tensor([self.tasks.id(task) for task in tasks], device=self.device)
-        with autocast(self.device):
+        with torch.inference_mode(), autocast(self.device):
             output = self.model(batch, ids)
         logits = output.logits.float().cpu()
         similarity = None if output.similarity is None else output.similarity.float().cpu()
-        return [
-            self._prediction(logits[i], None if similarity is None else similarity[i], images[i].shape[:2], tasks[i])
-            for i in range(len(images))
-        ]
+        for i, image in enumerate(images):
+            yield self._prediction(logits[i], None if similarity is None else similarity[i], image.shape[:2], tasks[i])
 
     def _prediction(self, logits: Tensor, similarity: Tensor | None, size: tuple[int, int], task: str) -> Prediction:
         """logits and similarity (1, S, S), resized to the image's own (H, W)."""

@@ -24,7 +24,7 @@ def provenance(seed: int, data: DataSet) -> dict[str, Any]:
     }
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(Path(word).name if Path(word).is_absolute() else word for word in sys.argv),
         "seed": seed,
         "data": {"tasks": data.source.name, "sha256": data.sha256(), "cases": counts},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -16,18 +17,18 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from tpseg.callbacks import BestModel, History, TrainingBar, WholeCheckpoints
 from tpseg.config import Config
 from tpseg.data.dataset import Batch, LesionDataset, collate
 from tpseg.data.manifest import DataSet, read_dataset
 from tpseg.data.sampling import TrainingSampler
-from tpseg.errors import DataError, TPSegError
+from tpseg.errors import DataError, TPSegError, UsageError, few
 from tpseg.hardware import bf16_is_native
 from tpseg.losses import segmentation_loss
 from tpseg.models.tpseg import TPSeg
 from tpseg.models.trunk_weights import load_trunk_weights
-from tpseg.progress import TrainingBar
 from tpseg.provenance import provenance
-from tpseg.run_folder import BestModel, History, prepare_run
+from tpseg.run_folder import prepare_run
 from tpseg.tasks import TaskSet
 
 
@@ -44,6 +45,8 @@ class LesionModule(lightning.LightningModule):
         self.model = model
         self.total_steps = total_steps
         self.strict_loading = not config.model.freeze
+        self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
+        self.plateau_state: dict[str, Any] | None = None
         self.val_dice: list[tuple[Tensor, Tensor]] = []  # (Dice, task id) of each batch of the epoch
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -53,16 +56,17 @@ class LesionModule(lightning.LightningModule):
         output = self.model(batch.image, batch.task)
         losses = segmentation_loss(output.supervised, batch.mask)  # (B,)
         loss = losses.mean()
+        self.files = batch.files
         if not torch.isfinite(loss):
-            self._report_non_finite(losses, batch)
+            finite = torch.isfinite(losses).tolist()
+            self._report_non_finite("loss", [file for file, good in zip(batch.files, finite, strict=True) if not good])
         self.model.update_prototypes(output, batch.mask, batch.task)
         self.log("train/loss", loss, batch_size=len(batch.image), on_step=True, on_epoch=True)
         return loss
 
-    def _report_non_finite(self, losses: Tensor, batch: Batch) -> None:
-        bad = [file for file, finite in zip(batch.files, torch.isfinite(losses).tolist(), strict=True) if not finite]
+    def _report_non_finite(self, what: str, files: list[str]) -> None:
         raise NonFiniteLoss(
-            f"the loss became NaN or infinite at step {self.global_step}, on: {', '.join(bad)}. "
+            f"the {what} became NaN or infinite at step {self.global_step}, on: {', '.join(files)}. "
             "Look at these files with 'tpseg data check', or lower training.learning_rate; the last good checkpoint is kept"
         )
 
@@ -73,6 +77,8 @@ class LesionModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         output = self.model(batch.image, batch.task)
         loss = segmentation_loss(output.supervised, batch.mask).mean()
+        if not torch.isfinite(loss):  # before these weights are saved
+            self._report_non_finite("validation loss", batch.files)
         self.log("val/loss", loss, batch_size=len(batch.image))
         self.val_dice.append((hard_dice(output.logits, batch.mask), batch.task))
 
@@ -83,7 +89,10 @@ class LesionModule(lightning.LightningModule):
         self.val_dice.clear()
         means = {name: dice[task == id].mean() for id, name in enumerate(self.model.tasks.names) if (task == id).any()}
         self.log_dict({f"val/dice/{name}": mean for name, mean in means.items()})
-        self.log("val/dice", torch.stack(list(means.values())).mean())
+        dice_of_all = torch.stack(list(means.values())).mean()
+        self.log("val/dice", dice_of_all)
+        if self.plateau is not None:  # stepped here, not by Lightning, which does so after it has written the checkpoint
+            self.plateau.step(float(dice_of_all))
         self.log_dict({f"split/{name}": float(split) for name, split in self.model.splits().items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -91,23 +100,34 @@ class LesionModule(lightning.LightningModule):
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
         optimiser = kind(parameter_groups(self.model, settings), lr=settings.learning_rate, fused=True)
         if settings.schedule == "plateau":
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=6, min_lr=1e-7)
-            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": plateau, "interval": "epoch", "monitor": "val/dice"}}
+            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=6, min_lr=1e-7)
+            if self.plateau_state is not None:
+                self.plateau.load_state_dict(self.plateau_state)
+            return {"optimizer": optimiser}
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: rate_factor(step, self.total_steps, settings.warmup, settings.schedule == "cosine")
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
-        """Clip here: Lightning refuses to for fused optimisers, though without a gradient scaler it is right."""
-        if self.settings.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        """Clip here: Lightning refuses to for fused optimisers, though without a gradient scaler it is right.
+
+        A gradient that is not finite stops the run before it reaches the weights.
+        """
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
+        if not torch.isfinite(norm):
+            self._report_non_finite("gradient", self.files)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A frozen trunk is not stored again."""
+        """A frozen trunk is not stored again; the plateau's state is."""
         if self.model.trunk.frozen:
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("model.trunk.")}
+        if self.plateau is not None:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.plateau_state = checkpoint.get("plateau")
 
 
 def hard_dice(logits: Tensor, mask: Tensor) -> Tensor:
@@ -147,6 +167,9 @@ def loaders(config: Config, data: DataSet) -> tuple[DataLoader[Batch], DataLoade
     train = LesionDataset(data.split("train"), data.tasks, size, config.sampling.augmentation)
     val = LesionDataset(data.split("val"), data.tasks, size)
     missing = [name for id, name in enumerate(data.tasks.names) if id not in train.task_ids]
+    absent = [str(path) for case in train.cases + val.cases for path in (case.image, case.mask) if not path.is_file()]
+    if absent:
+        raise DataError(f"{data.source}: {len(absent)} files do not exist: {few(absent)}; 'tpseg data check' lists all that is wrong")
     if missing:
         raise DataError(f"{data.source}: no training case for task {', '.join(missing)}; add cases with split 'train' or remove the task")
     sampler = TrainingSampler(train.task_ids, config.training.seed, config.sampling.balance, config.sampling.epoch_images)
@@ -179,12 +202,17 @@ def train(config: Config, data_path: Path, out: Path, *, steps: int | None = Non
     train_batches, val_batches = loaders(config, data)
     lightning.seed_everything(config.training.seed, workers=True, verbose=False)
     model = build_model(config, data.tasks)
+    if steps is not None and steps < 1:
+        raise UsageError(f"--steps: found {steps}, expected 1 or more")
     prepare_run(config, data_path, out, steps, resume)
     total = math.ceil(len(train_batches) / config.training.accumulate) * config.training.epochs
     module = LesionModule(config, model, min(total, steps or total))
+    if resume and steps_done(out) >= module.total_steps:
+        raise UsageError(f"{out} is finished, all {module.total_steps} steps are done; choose another --out to train on")
     record = provenance(config.training.seed, data)
     callbacks: list[Callback] = [
-        ModelCheckpoint(out / "checkpoints", "best", monitor="val/dice", mode="max", save_last=True, enable_version_counter=False),
+        ModelCheckpoint(out / "checkpoints", "best", monitor="val/dice", mode="max", enable_version_counter=False),
+        ModelCheckpoint(out / "checkpoints", "last", enable_version_counter=False),  # save_last writes it beside a new best only
         BestModel(out / "model", record),
         History(out / "logs" / "metrics.csv"),
     ]
@@ -200,14 +228,29 @@ def train(config: Config, data_path: Path, out: Path, *, steps: int | None = Non
             accumulate_grad_batches=config.training.accumulate,
             logger=TensorBoardLogger(out, name="", version="logs"),
             callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
             log_every_n_steps=10,
         )
         last = out / "checkpoints" / "last.ckpt"
-        trainer.fit(module, train_batches, val_batches, ckpt_path=last if resume and last.exists() else None, weights_only=False)
+        if resume and last.exists():  # workers begin to load before Lightning tells the sampler the epoch
+            epoch = torch.load(last, weights_only=True, mmap=True)["epoch"] + 1
+            train_batches.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        try:
+            trainer.fit(module, train_batches, val_batches, ckpt_path=last if resume and last.exists() else None, weights_only=True)
+        except DataError as error:  # from a loading process it comes with that process's stack trace as its text
+            raise DataError(str(error).strip().splitlines()[-1].removeprefix("tpseg.errors.DataError: ")) from None
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from stop
     return out
+
+
+def steps_done(run: Path) -> int:
+    """Optimiser steps that a run folder's table of epochs shows."""
+    table = run / "logs" / "metrics.csv"
+    return int(pd.read_csv(table)["step"].max()) if table.is_file() else 0
 
 
 def resolve_precision(precision: str) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tpseg.data.manifest import read_dataset, read_entries, read_split
+from tpseg.data.manifest import DataSet, read_dataset, read_entries, read_split
 from tpseg.errors import DataError, UsageError
 
 HEAD = "image,mask,split,group\n"
@@ -50,7 +50,7 @@ def test_a_folder_stands_for_its_tasks_yaml(tiny_dataset: Path) -> None:
 def test_split_picks_cases_by_split_and_task(tiny_dataset: Path) -> None:
     data = read_dataset(tiny_dataset)
     assert len(data.split("train")) == 12
-    assert [case.name for case in data.split("val", ["breast_lesion"])] == ["images/case06.png", "images/case07.png"]
+    assert [case.name for case in data.only(["breast_lesion"]).split("val")] == ["images/case06.png", "images/case07.png"]
 
 
 def test_a_misspelt_or_empty_split_is_an_error(tiny_dataset: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_misspelt_or_empty_split_is_an_error(tiny_dataset: Path) -> None:
     with pytest.raises(UsageError, match="unknown split 'tets'; did you mean 'test'"):
         data.split("tets")
     with pytest.raises(DataError, match=r"tasks\.yaml: no case has split 'test'.*tpseg data split"):
-        data.split("test", [])
+        DataSet(data.source, data.tasks, ()).split("test")
 
 
 def test_the_hash_changes_with_any_pixel_and_any_split_and_with_nothing_else(tiny_dataset: Path) -> None:

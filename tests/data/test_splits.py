@@ -197,7 +197,7 @@ def test_a_folder_becomes_a_data_set_that_passes_the_check(tmp_path: Path, make_
     split_folder(tmp_path / "colon", "colon_polyp", "endoscopy")
     data = read_dataset(tmp_path)
     assert list(data.tasks) == [Task("skin_lesion", "dermoscopy"), Task("colon_polyp", "endoscopy")]
-    assert [len(data.split(split, ["skin_lesion"])) for split in ("train", "val", "test")] == [7, 1, 2]
+    assert [len(data.only(["skin_lesion"]).split(split)) for split in ("train", "val", "test")] == [7, 1, 2]
     assert check_dataset(data).problems == []
     assert yaml.safe_load((tmp_path / "tasks.yaml").read_text())["tasks"]["skin_lesion"]["data"] == "skin/split.csv"
     assert not list(tmp_path.rglob(".*"))  # no temporary file is left

@@ -34,12 +34,26 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"{path}: cannot read '{path.suffix}' files; expected one of {', '.join(IMAGE_SUFFIXES)}")
     try:
         with Image.open(path) as image:
+            refuse_stack(image, path)
             image.load()
             return ImageOps.exif_transpose(image)
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error... for damaged files
         raise DataError(f"{path}: cannot be decoded ({error}); is it complete and really a {path.suffix} file?") from error
+
+
+def refuse_stack(image: Image.Image, path: Path) -> None:
+    """Raise DataError for a TIFF of several pages of one size; pages of other sizes are a pyramid of the first."""
+    pages = getattr(image, "n_frames", 1)
+    if image.format == "TIFF" and pages > 1:
+        first = image.size
+        image.seek(1)
+        if image.size == first:
+            raise DataError(f"{path}: a stack of {pages} pages; expected one image, so write each page to a file of its own")
+        image.seek(0)
 
 
 def to_rgb(image: Image.Image, source: str = "image") -> np.ndarray:

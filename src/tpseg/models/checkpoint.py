@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from tpseg.config import ModelConfig, build_config
@@ -27,7 +28,11 @@ FORMAT = 1
 
 
 def save_model(model: TPSeg, folder: Path, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write a model folder, whole or not at all: on any error an older folder of that name is still there."""
+    """Write a model folder, whole or not at all: on any error an older folder of that name is still there.
+
+    provenance: by default what the model was loaded with.
+    """
+    provenance = model.provenance if provenance is None else provenance
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     trunk_hash = None
     if model.trunk.frozen and model.config.weights is not None:
@@ -37,9 +42,12 @@ def save_model(model: TPSeg, folder: Path, provenance: Mapping[str, Any] | None 
     with replacing_folder(folder) as new:
         (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         model.tasks.save(new / "tasks.json")
-        (new / "provenance.json").write_text(json.dumps(dict(provenance or {}), indent=2) + "\n")
-        (new / "README.md").write_text(model_card(model, provenance or {}), encoding="utf-8")
-        save_file(state, new / "model.safetensors")
+        (new / "provenance.json").write_text(json.dumps(dict(provenance), indent=2) + "\n")
+        (new / "README.md").write_text(model_card(model, provenance), encoding="utf-8")
+        try:
+            save_file(state, new / "model.safetensors")
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(f"{folder}/model.safetensors: cannot be written ({error})") from error
 
 
 def load_model(source: Path | str, *, weights: str | None = None) -> TPSeg:
@@ -64,6 +72,7 @@ def load_model(source: Path | str, *, weights: str | None = None) -> TPSeg:
         model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise DataError(f"{folder}/model.safetensors: does not fit config.json ({str(error).splitlines()[-1].strip()})") from error
+    model.provenance = read_provenance(folder / "provenance.json")
     return model.eval()
 
 
@@ -74,12 +83,23 @@ def find_model(source: Path | str) -> Path:
         return folder
     if (folder / "model" / "config.json").is_file():
         return folder / "model"
-    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if folder.parent.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise UsageError(f"{source}: not a model folder (no config.json in it); expected what 'tpseg train' writes to RUN/model")
     try:
         return Path(snapshot_download(str(source)))
     except Exception as error:  # the hub client raises its own, httpx's and the operating system's errors
         raise UsageError(f"{source}: no such folder here, and the Hugging Face hub did not have it ({type(error).__name__})") from error
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Where a model comes from; raises DataError if the file is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a provenance file written by tpseg ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a provenance file written by tpseg (found {type(content).__name__})")
+    return content
 
 
 def read_model_config(folder: Path) -> tuple[ModelConfig, str | None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,7 @@ class TPSeg(nn.Module):
         super().__init__()
         self.config = config
         self.tasks = tasks
+        self.provenance: Mapping[str, Any] = {}
         self.trunk = Trunk(config.trunk)
         if config.freeze:
             self.trunk.freeze()
@@ -79,8 +81,7 @@ class TPSeg(nn.Module):
         height, width = image.shape[2:]
         padded = F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE))
         routing = Routing.of(task)
-        features = self.trunk(padded, None if self.adapters is None else self.adapters.bind(routing))
-        logits, steps = self.decoder(self.neck(features), task, routing)
+        logits, steps = self.decoder(self.encode(padded, routing), task, routing)
 
         def full_size(one: Tensor) -> Tensor:  # (B, 1, h, w) -> (B, 1, H, W)
             return F.interpolate(one.float(), padded.shape[2:], mode="bilinear", align_corners=False)[..., :height, :width]
@@ -89,6 +90,10 @@ class TPSeg(nn.Module):
         sides = [full_size(step.logits) for step in reversed(steps) if step.logits is not logits]
         similarity = steps[-1].similarity
         return Output(prediction, [prediction, *sides], None if similarity is None else full_size(similarity), steps)
+
+    def encode(self, image: Tensor, routing: Routing) -> list[Tensor]:
+        """Neck features (B, C_s, H/s, W/s) at strides s of 4, 8, 16 and 32; image (B, 3, H, W), multiples of 32."""
+        return self.neck(self.trunk(image, None if self.adapters is None else self.adapters.bind(routing)))
 
     @torch.no_grad()
     def update_prototypes(self, output: Output, mask: Tensor, task: Tensor) -> None:

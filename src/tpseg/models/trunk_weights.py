@@ -61,7 +61,7 @@ def find_weights(source: str) -> Path:
         return path
     if path.is_dir():
         return _weights_in(path)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix in (".pt", ".pth", ".safetensors"):
+    if path.parent.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix in (".pt", ".pth", ".safetensors"):
         raise DataError(f"{source}: no such file or folder; expected trunk weights such as sam2_hiera_large.pt (model.weights)")
     try:
         return _weights_in(Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"])))

@@ -1,0 +1,130 @@
+"""What happens beside a training step: keeping the best model, the table of epochs, whole checkpoints, the bar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tpseg.files import replacing, write_atomically
+from tpseg.models.checkpoint import save_model
+from tpseg.models.tpseg import TPSeg
+from tpseg.progress import console
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes beside the old checkpoint and then takes its place: a full disk or a kill leaves the old one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with replacing(Path(path)) as new:
+            torch.save(checkpoint, new)
+
+
+class BestModel(Callback):
+    """Writes the model folder whenever the mean val Dice is the best so far."""
+
+    def __init__(self, folder: Path, provenance: dict[str, Any]) -> None:
+        self.folder = folder
+        self.provenance = provenance
+        self.best = -1.0
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        dice = float(trainer.callback_metrics["val/dice"])
+        if dice <= self.best:
+            return
+        self.best = dice
+        scores = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+        model = module.model
+        assert isinstance(model, TPSeg)
+        place = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "metrics": scores, "splits": model.splits()}
+        save_model(model, self.folder, {**self.provenance, "training": place})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+
+class History(Callback):
+    """`metrics.csv`: a row per epoch with losses, Dice per task, learning rate and the split b* of every task."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        row["learning_rate"] = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        row |= {key: float(value) for key, value in trainer.callback_metrics.items() if key != "train/loss_step"}
+        row["train/loss"] = row.pop("train/loss_epoch", row.get("train/loss", float("nan")))
+        self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, pd.DataFrame(self.rows).to_csv(index=False))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+
+class TrainingBar(Callback):
+    """One bar over all steps: epoch, loss, mean val Dice so far and its best, time left.
+
+    Where stderr is no terminal (a log file, CI) it writes one line per epoch instead.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self.total_steps = total_steps
+        self.loss = float("nan")
+        self.dice = float("nan")
+        self.best = float("nan")
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  val Dice {task.fields[dice]:.3f} (best {task.fields[best]:.3f})"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.row = self.bar.add_task("train", total=self.total_steps, completed=trainer.global_step, **self._fields(trainer))
+        self.bar.start()
+
+    def _fields(self, trainer: lightning.Trainer) -> dict[str, Any]:
+        return {"epoch": trainer.current_epoch + 1, "epochs": trainer.max_epochs, "loss": self.loss, "dice": self.dice, "best": self.best}
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        loss = float(outputs["loss"])
+        self.loss = loss if self.loss != self.loss else 0.9 * self.loss + 0.1 * loss
+        self.bar.update(self.row, completed=trainer.global_step, **self._fields(trainer))
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.dice = float(trainer.callback_metrics["val/dice"])
+        self.best = self.dice if self.best != self.best else max(self.best, self.dice)
+        if not console.is_terminal:
+            console.print(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{self.total_steps}  "
+                f"loss {self.loss:.3f}  val Dice {self.dice:.3f} (best {self.best:.3f})"
+            )
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.bar.stop()
+
+    def on_exception(self, trainer: lightning.Trainer, module: lightning.LightningModule, exception: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.stop()
