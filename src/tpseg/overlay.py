@@ -17,7 +17,7 @@ def contour(mask: np.ndarray, width: int) -> np.ndarray:
 
 def draw_overlay(image: np.ndarray, found: np.ndarray, true: np.ndarray | None = None) -> np.ndarray:
     """Contours over an image: prediction amber with a light tint, truth cyan; (H, W, 3) uint8 in and out."""
-    width = max(1, round(max(image.shape[:2]) / 200))
+    width = max(1, round(max(image.shape[:2]) / 120))
     drawn = image.astype(np.float32)
     drawn[found] = 0.82 * drawn[found] + 0.18 * np.array(FOUND)
     if true is not None:

@@ -133,8 +133,8 @@ def draw_separation(axes: Axes, separation: np.ndarray, dice: np.ndarray, titles
     for position, title in enumerate(titles):
         style = {**_style(position), "linestyle": "", "markersize": 7}
         axes.plot(separation[position], 100 * dice[position], label=short(title), **style)
-    axes.set(xlabel="1 − cos(P_fg, P_bg), of 0 to 2", ylabel="Dice, %")
     axes.margins(0.1)
+    axes.set(xlabel="1 − cos(P_fg, P_bg)", xlim=(-0.05, 2.05), ylabel="Dice, %")
     _legend_below(axes)
 
 

@@ -11,6 +11,10 @@ def foreground_cosines(prototypes: np.ndarray) -> np.ndarray:
     return prototypes[:, 0] @ prototypes[:, 0].T
 
 
+ALIKE = 0.05
+"""Separations that differ by less say nothing: prototypes of centred features are opposite by construction."""
+
+
 def separation(prototypes: np.ndarray) -> np.ndarray:
     """1 − cos(P_fg, P_bg) of each task, from 0 (the same) to 2 (opposite): (T, 2, C) of unit length to (T,)."""
     return 1 - (prototypes[:, 0] * prototypes[:, 1]).sum(axis=1)
@@ -21,8 +25,8 @@ def correlation_sentence(separations: np.ndarray, dice: np.ndarray) -> str:
     count = len(dice)
     if count < 4:
         return f"n = {count} tasks: too few for a correlation."
-    if np.ptp(separations) < 1e-6 or np.ptp(dice) < 1e-6:
-        return f"n = {count} tasks, all alike: no correlation can be computed."
+    if np.ptp(separations) < ALIKE or np.ptp(dice) < 1e-6:
+        return f"n = {count} tasks, all alike: no correlation to speak of."
     result = stats.pearsonr(separations, dice)
     low, high = result.confidence_interval(0.95)
     numbers = f"Pearson r = {result.statistic:.2f} (95 % {low:.2f} to {high:.2f})".replace("-", "−")
