@@ -172,6 +172,36 @@ def test_a_bad_image_is_named(tmp_path):
         train_miniature(data, tmp_path / "run", sampling={"balance": False})
 
 
+def test_a_bad_image_is_named_in_one_line_from_a_loading_process_too(tmp_path):
+    data = write_discs(tmp_path / "data", train=2)
+    bad = tmp_path / "data" / "dark_disc" / "01.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"dark_disc/01\.png: cannot be decoded") as error:
+        train_miniature(data, tmp_path / "run", sampling={"balance": False, "workers": 1})
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_do_not_exist_are_named_before_training_begins(tmp_path):
+    data = write_discs(tmp_path / "data")
+    (tmp_path / "data" / "dark_disc" / "01.png").unlink()
+    with pytest.raises(DataError, match=r"1 files do not exist: .*dark_disc/01\.png"):
+        train_miniature(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_lost_gradient_does_not_reach_the_weights(discs, tmp_path, monkeypatch):
+    """A finite loss with a gradient that is none, as √x has at 0."""
+
+    def loss(supervised, mask):
+        values = segmentation_loss(supervised, mask)
+        return values + (values - values.detach()).abs().sqrt()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tpseg.training, "segmentation_loss", loss)
+        with pytest.raises(NonFiniteLoss, match=r"the gradient became NaN or infinite at step \d+, on: .*_disc"):
+            train_miniature(discs, tmp_path / "run")
+
+
 @pytest.mark.parametrize("model", [{"freeze": True}, {"hardened": True}])
 def test_settings_that_cannot_be_trained_are_refused(discs, tmp_path, model):
     with pytest.raises(UsageError, match=rf"model\.{next(iter(model))}"):

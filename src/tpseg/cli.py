@@ -9,6 +9,7 @@ from typing import Literal
 
 from rich.console import Console
 
+import tpseg
 from tpseg.arguments import Verb, overview, read_arguments, split_verb
 from tpseg.config import ModelConfig, SamplingConfig, TrainingConfig
 from tpseg.errors import TPSegError, UsageError
@@ -266,6 +267,9 @@ VERBS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0 done, 1 bad data, 2 bad usage."""
     try:
+        if list(sys.argv[1:] if arguments is None else arguments) == ["--version"]:
+            out_console.print(f"tpseg {tpseg.__version__}")
+            return 0
         verb, rest = split_verb(VERBS, sys.argv[1:] if arguments is None else arguments)
         if verb is None:
             out_console.print(overview(VERBS, rest))

@@ -208,3 +208,12 @@ def test_sixteen_bit_mask_may_hold_0_and_1_but_no_greater_values(tmp_path: Path)
 def test_empty_and_full_masks_are_masks(tmp_path: Path) -> None:
     assert not read_mask(save(np.zeros((4, 4), np.uint8), tmp_path / "e.png")).mask.any()
     assert read_mask(save(np.full((4, 4), 255, np.uint8), tmp_path / "f.png")).mask.all()
+
+
+def test_a_tiff_stack_is_refused_and_a_pyramid_is_its_first_page(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (10, 200)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match=r"stack\.tif: a stack of 2 pages"):
+        read_image(tmp_path / "stack.tif")
+    pages[0].save(tmp_path / "pyramid.tif", save_all=True, append_images=[pages[1].resize((4, 4))])
+    assert (read_image(tmp_path / "pyramid.tif") == 10).all()
