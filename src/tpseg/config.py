@@ -51,6 +51,10 @@ class ModelConfig:
     """Heads of the cross-attention from prototypes to features, eq. (6)."""
     experts: int = 6
     """Number M of dynamic kernels, eq. (10)."""
+    prototype_features: Literal["plain", "centred"] = "plain"
+    """What prototypes and similarity are of: f itself, or f less its mean over the image (docs/paper.md)."""
+    amplifier: float = 1.0
+    """Where the amplifiers ρ of eq. (11) start; the paper does not say, the release starts at 1."""
     modulation: float = 0.5
     """Strength α of the similarity modulation, eq. (9)."""
     reinforcement: float = 5.0

@@ -244,3 +244,20 @@ def test_hardened_weights_are_0_before_the_split_and_1_from_it_on() -> None:
             route = block.tasks[task] if index >= split else block.shared
             expected = tokens + F.linear(F.gelu(F.linear(block.normalise(tokens), route.down)), route.up)
             torch.testing.assert_close(hook(index, tokens), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_are_the_same_bit_for_bit_with_several_threads() -> None:
+    """Gathering the tasks' weights must not add their gradients up in an order that depends on the threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        routes = [torch.nn.Parameter(torch.randn(384, 64)) for _ in range(8)]
+        routing = Routing.of(torch.arange(64) % 8)
+        weight = torch.randn(64, 384, 64)
+        found = []
+        for _ in range(5):
+            gradients = torch.autograd.grad((routing.gather(routes) * weight).sum(), routes)
+            found.append(torch.stack(gradients))
+        assert all(torch.equal(found[0], other) for other in found)
+    finally:
+        torch.set_num_threads(threads)

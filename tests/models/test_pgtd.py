@@ -112,7 +112,7 @@ def test_centred_features_have_no_common_part_by_hand() -> None:
 
 
 def test_a_vector_added_to_every_pixel_does_not_change_the_similarity() -> None:
-    step, task = pgtd(), torch.tensor([1])
+    step, task = pgtd(centred=True), torch.tensor([1])
     f_low, f_high = noise(1, 4, 6, 6), noise(1, 6, 3, 3)
     before = step(f_low, f_high, task, Routing.of(task)).similarity
     step.fuse.register_forward_hook(lambda _, inputs, f: f + noise(1, 8, 1, 1, seed=3))
@@ -224,8 +224,9 @@ def test_the_logits_are_the_head_plus_the_reinforcement_of_the_signed_difference
     torch.testing.assert_close(plain.logits, without.head(plain.refined, routing))
 
 
-def test_a_step_is_its_equations_in_order() -> None:
-    step, task = pgtd(), torch.tensor([2, 0])
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_step_is_its_equations_in_order(centred: bool) -> None:
+    step, task = pgtd(centred=centred), torch.tensor([2, 0])
     f_low, f_high, routing = noise(2, 4, 6, 6), noise(2, 6, 3, 3, seed=1), Routing.of(task)
     out = step(f_low, f_high, task, routing)
     prototypes = step.memory.prototypes[task]
@@ -233,7 +234,7 @@ def test_a_step_is_its_equations_in_order() -> None:
     cosines = F.cosine_similarity(out.features[:, None], prototypes[..., None, None], dim=2)  # (B, 2, h, w)
     similarity = cosines[:, :1] - cosines[:, 1:]
     gained = f * (1 + 0.5 * similarity.sigmoid())
-    torch.testing.assert_close(out.features, centre(f))
+    torch.testing.assert_close(out.features, centre(f) if centred else F.normalize(f, dim=1))  # plain: unit vectors
     torch.testing.assert_close(out.similarity, similarity, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(out.refined, step.experts(gained, step.interact(prototypes, f)), atol=1e-5, rtol=1e-4)
 

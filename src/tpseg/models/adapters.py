@@ -40,8 +40,11 @@ class Routing:
         return cls(present, torch.tensor([present.index(one) for one in ids], device=task.device))
 
     def gather(self, per_task: Sequence[Tensor]) -> Tensor:
-        """One tensor per task of the model, each (...), to one per sample, (B, ...)."""
-        return torch.stack([per_task[task] for task in self.present])[self.row]
+        """One tensor per task of the model, each (...), to one per sample, (B, ...).
+
+        index_select, not indexing: with several threads the latter adds up gradients in an order that changes from run to run.
+        """
+        return torch.stack([per_task[task] for task in self.present]).index_select(0, self.row)
 
 
 class Route(nn.Module):
@@ -113,8 +116,8 @@ class TaskConditionedAdapter(nn.Module):
             assert weight is not None
             chosen = torch.where(weight >= 0.5, routing.row + 1, 0)  # 0: the shared route
             routes = [self.shared, *(self.tasks[task] for task in routing.present)]
-            down = torch.stack([route.down for route in routes])[chosen]
-            up = torch.stack([route.up for route in routes])[chosen]
+            down = torch.stack([route.down for route in routes]).index_select(0, chosen)
+            up = torch.stack([route.up for route in routes]).index_select(0, chosen)
         else:
             assert weight is not None
             w = weight.to(tokens.dtype)[:, None, None]
@@ -145,7 +148,9 @@ class TCA(nn.Module):
         """The hook that the trunk calls before each block, for one batch."""
         if self.gate is None:
             return _Bound(self, routing, None)
-        return _Bound(self, routing, self.gate(torch.stack([self.gate.steps[task] for task in routing.present]))[routing.row])
+        return _Bound(
+            self, routing, self.gate(torch.stack([self.gate.steps[task] for task in routing.present])).index_select(0, routing.row)
+        )
 
 
 @dataclass(frozen=True)

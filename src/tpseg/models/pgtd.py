@@ -15,9 +15,6 @@ from tpseg.models.typed import Modules
 
 KERNEL = 3
 MIN_TEMPERATURE = 1e-3
-AMPLIFIER = 0.1
-"""Where ρ_τ starts. The paper does not say; from 1 (the release), λ_p·ρ_τ adds ±5 to the logits before the prototypes mean
-anything."""
 
 
 @dataclass
@@ -27,7 +24,7 @@ class Decoded:
     logits: Tensor
     """(B, 1, h, w)."""
     features: Tensor
-    """f of eq. (4), centred, (B, C, h, w): what the prototypes are averages of."""
+    """f of eq. (4), centred or of unit length, (B, C, h, w): what the prototypes are averages of."""
     refined: Tensor
     """y of eq. (10), (B, C, h, w): what the next finer step takes in."""
     similarity: Tensor | None
@@ -66,9 +63,8 @@ def modulate(features: Tensor, similarity: Tensor, strength: float) -> Tensor:
 def centre(features: Tensor) -> Tensor:
     """Features less their mean over the image, per sample and channel; (B, C, h, w) in and out.
 
-    Differs from the paper, which takes cosines of f itself. What all pixels of an image have in common makes up most of
-    f, so that lesion and background prototypes become nearly the same vector, D nearly 0, and with it the gradient that
-    could pull them apart (docs/paper.md). Without the common part they point away from each other.
+    Differs from the paper, which takes cosines of f itself: `prototype_features: centred`. What all pixels of an image
+    have in common makes up most of f and leaves the two prototypes close; without it they are opposite (docs/paper.md).
     """
     return features - features.mean((2, 3), keepdim=True)
 
@@ -136,20 +132,20 @@ class DynamicExperts(nn.Module):
 class TaskOutput(nn.Module):
     """What a task owns in a head: its 1×1 output and, in a PGTD, the amplifier ρ_τ of eq. (11)."""
 
-    def __init__(self, width: int, amplified: bool) -> None:
+    def __init__(self, width: int, amplifier: float | None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width).uniform_(-(width**-0.5), width**-0.5))
         self.bias = nn.Parameter(torch.zeros(()))
-        self.amplifier = nn.Parameter(torch.tensor(AMPLIFIER)) if amplified else None
+        self.amplifier = None if amplifier is None else nn.Parameter(torch.tensor(amplifier))
 
 
 class TaskHead(nn.Module):
     """Depth-wise 3×3 + GN + GELU for all, then each task's own 1×1."""
 
-    def __init__(self, width: int, tasks: int, amplified: bool = False) -> None:
+    def __init__(self, width: int, tasks: int, amplifier: float | None = None) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.GroupNorm(1, width), nn.GELU())
-        self.outputs: Modules[TaskOutput] = Modules([TaskOutput(width, amplified) for _ in range(tasks)])
+        self.outputs: Modules[TaskOutput] = Modules([TaskOutput(width, amplifier) for _ in range(tasks)])
 
     def forward(self, features: Tensor, routing: Routing) -> Tensor:
         """(B, C, h, w) -> (B, 1, h, w)."""
@@ -167,8 +163,8 @@ class TaskHead(nn.Module):
 class PGTD(nn.Module):
     """One decoder step, eqs. (4) to (13).
 
-    Differs from the paper: (11) takes the signed D, for S > 0 everywhere could never push the background down;
-    prototypes and similarity are of the features centred over the image, see `centre`.
+    Differs from the paper: (11) takes the signed D, for S > 0 everywhere could never push the background down; on
+    request prototypes and similarity are of the features centred over the image, see `centre`.
     """
 
     def __init__(
@@ -183,15 +179,18 @@ class PGTD(nn.Module):
         modulation: float,
         reinforcement: float,
         momentum: float,
+        centred: bool = False,
+        amplifier: float = 1.0,
     ) -> None:
         super().__init__()
+        self.centred = centred
         self.modulation = modulation
         self.reinforcement = reinforcement
         self.memory = PrototypeMemory(tasks, width, momentum)
         self.fuse = Fuse(low, high, width)
         self.interact = PrototypeInteraction(width, heads)
         self.experts = DynamicExperts(width, experts)
-        self.head = TaskHead(width, tasks, amplified=True)
+        self.head = TaskHead(width, tasks, amplifier)
         self.temperature = nn.Parameter(torch.tensor(0.1))
 
     def forward(self, f_low: Tensor, f_high: Tensor, task: Tensor, routing: Routing) -> Decoded:
@@ -199,10 +198,10 @@ class PGTD(nn.Module):
         prototypes = self.memory(task)  # (B, 2, C)
         f = self.fuse(f_low, f_high)
         z = self.interact(prototypes, f)
-        centred = centre(f)
-        similarity = cosine_map(centred, prototypes)
+        compared = centre(f) if self.centred else F.normalize(f, dim=1)
+        similarity = cosine_map(compared, prototypes)
         y = self.experts(modulate(f, similarity, self.modulation), z)
-        return Decoded(self.head(y, routing) + self.reinforce(similarity, routing), centred, y, similarity)
+        return Decoded(self.head(y, routing) + self.reinforce(similarity, routing), compared, y, similarity)
 
     def reinforce(self, similarity: Tensor, routing: Routing) -> Tensor:
         """λ_p · ρ_τ · tanh(D / temp), the second term of eq. (11), per sample; (B, 1, h, w)."""

@@ -71,6 +71,8 @@ class TPSeg(nn.Module):
             modulation=config.modulation,
             reinforcement=config.reinforcement,
             momentum=config.momentum,
+            centred=config.prototype_features == "centred",
+            amplifier=config.amplifier,
         )
 
     def _unet(self) -> UNetDecoder:
