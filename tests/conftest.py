@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,14 @@ def tiny_dataset(tmp_path: Path, make_pairs: MakePairs) -> Path:
 def miniature_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the length of a test the trunk `tiny` is a miniature that runs in milliseconds."""
     monkeypatch.setitem(TRUNK_SIZES, "tiny", TRUNK)
+
+
+@pytest.fixture(scope="module")
+def miniature_trunk_module() -> Iterator[None]:
+    """The same for a whole module, for fixtures that train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TRUNK_SIZES, "tiny", TRUNK)
+        yield
 
 
 @pytest.fixture(scope="session")

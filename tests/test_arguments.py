@@ -20,7 +20,7 @@ NEEDED = ["--data", "tasks.yaml", "--out", "run"]
 def test_presets_are_laid_over_each_other_however_they_are_named(words):
     values = read_arguments(TRAIN, [*NEEDED, *words])
     assert preset_option(words) == ["small", "baseline"]
-    assert (values["model"].trunk, values["model"].decoder) == ("tiny", "unet")
+    assert (values["model"].trunk, values["model"].pgtds) == ("tiny", ())
 
 
 def test_a_single_key_wins_over_the_presets():

@@ -178,7 +178,7 @@ def test_a_task_that_the_model_does_not_know_names_both_lists(run, trained, disc
     code, _, err = run("evaluate", trained, "--data", tmp_path / "data" / "tasks.yaml", "--out", tmp_path)
     assert code == 2
     assert "does not know task red_disc (its tasks: bright_disc, dark_disc)" in err
-    code, out, _ = run("evaluate", trained, "--data", tmp_path / "data" / "tasks.yaml", "--out", tmp_path, "--tasks", "[dark_disc]")
+    code, out, _ = run("evaluate", trained, "--data", tmp_path / "data" / "tasks.yaml", "--out", tmp_path, "--tasks", "dark_disc")
     assert code == 0
     assert "red_disc" not in out
 

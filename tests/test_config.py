@@ -65,9 +65,9 @@ def test_default_is_the_defaults() -> None:
     assert training.precision == "auto"
 
 
-def test_the_method_s_constants_are_the_papers() -> None:
+def test_the_method_s_constants_are_the_papers_but_for_the_momentum_that_was_measured() -> None:
     model, training = ModelConfig(), TrainingConfig()
-    assert (model.rank, model.experts, model.modulation, model.reinforcement, model.momentum) == (64, 6, 0.5, 5.0, 0.9)
+    assert (model.rank, model.experts, model.modulation, model.reinforcement, model.momentum) == (64, 6, 0.5, 5.0, 0.99)
     assert (model.attention_heads, model.neck_widths, model.decoder_widths) == (4, (64, 128, 256, 512), (256, 128, 128))
     assert training.gate_temperature == (1.0, 0.3)
 
@@ -98,7 +98,7 @@ def test_small_needs_neither_gpu_nor_weights_and_demo_and_baseline_lie_over_it()
     assert (demo.model.trunk, demo.model.image_size) == ("tiny", 96)
     demo.check_trainable()
     baseline = load_config(["small", "baseline"])
-    assert (baseline.model.trunk, baseline.model.adapter, baseline.model.decoder) == ("tiny", "none", "unet")
+    assert (baseline.model.trunk, baseline.model.adapter, baseline.model.pgtds) == ("tiny", "none", ())
     baseline.check_trainable()
 
 
@@ -189,7 +189,7 @@ def test_a_binary_file_is_refused_and_named(tmp_path: Path) -> None:
         ("training", "checkpointing", "perhaps"),
         ("training", "gate_temperature", [1.0]),
         ("model", "trunk", "huge"),
-        ("model", "gate", "hazard"),
+        ("model", "gate", "danger"),
         ("model", "neck_widths", [8, 8, 16]),
         ("model", "decoder_widths", 16),
         ("model", "freeze", 2),
@@ -209,7 +209,10 @@ def test_a_wrong_type_names_the_key(section: str, key: str, value: object) -> No
         ("model", "image_size", 31),
         ("model", "rank", 0),
         ("model", "experts", 0),
-        ("model", "momentum", 1.0),
+        ("model", "momentum", 1.1),
+        ("model", "pgtds", [3, 4]),
+        ("model", "pgtds", [1, 1]),
+        ("model", "width", 0),
         ("model", "momentum", -0.1),
         ("model", "attention_heads", 0),
         ("model", "decoder_widths", [16, 12, 8]),
@@ -236,9 +239,9 @@ def test_a_value_out_of_range_names_the_key(section: str, key: str, value: objec
 
 
 def test_fused_output_needs_the_pgtd_decoder() -> None:
-    message = refusal({"model": {"output": "fused", "decoder": "unet"}})
+    message = refusal({"model": {"output": "fused", "pgtds": []}})
     assert "model.output" in message
-    assert "model.decoder" in message
+    assert "model.pgtds" in message
 
 
 def test_plateau_has_no_warm_up() -> None:

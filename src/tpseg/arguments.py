@@ -142,7 +142,12 @@ def read_arguments(verb: Verb, arguments: Sequence[str]) -> dict[str, Any]:
 
 def bracket_lists(parser: Parser, arguments: Sequence[str]) -> list[str]:
     """Let people write lists as 64,32,32: jsonargparse wants [64,32,32]."""
-    lists = {option for action in parser._actions if str(action.metavar or "").startswith("[") for option in action.option_strings}
+    lists = {
+        option
+        for action in parser._actions
+        for option in action.option_strings
+        if str(action.metavar or "").startswith("[") or f"{option}+" in action.option_strings
+    }
     given = list(arguments)
     for index, word in enumerate(given):
         option, equals, value = word.partition("=")

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from tpseg.files import replacing, write_atomically
 from tpseg.models.checkpoint import save_model
-from tpseg.models.tpseg import TPSeg
+from tpseg.models.model import LesionModel
 from tpseg.progress import console
 
 
@@ -41,7 +41,7 @@ class BestModel(Callback):
         self.best = dice
         scores = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
         model = module.model
-        assert isinstance(model, TPSeg)
+        assert isinstance(model, LesionModel)
         place = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "metrics": scores, "splits": model.splits()}
         save_model(model, self.folder, {**self.provenance, "training": place})
 

@@ -93,6 +93,7 @@ def train(
     out: Path,
     config: str = "default",
     steps: int | None = None,
+    tasks: list[str] | None = None,
     resume: bool = False,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - jsonargparse reads the default
     sampling: SamplingConfig = SamplingConfig(),  # noqa: B008
@@ -105,6 +106,7 @@ def train(
         out: Run folder to write: model/ (best val Dice), checkpoints/, logs/.
         config: Preset names or YAML files, comma-separated, each laid over the one before: small,baseline.
         steps: Stop after this many optimiser steps.
+        tasks: Learn these tasks of the data set only, comma-separated.
         resume: Continue the run that `out` holds, with the same settings.
         model: The network.
         sampling: The training images.
@@ -113,7 +115,7 @@ def train(
     from tpseg.config import Config
     from tpseg.training import train as run
 
-    run(Config(model, sampling, training), data, out, steps=steps, resume=resume)
+    run(Config(model, sampling, training), data, out, steps=steps, tasks=tasks, resume=resume)
     out_console.print(f"trained: the best model is {out / 'model'}. Next: tpseg evaluate {out} --data {data}")
 
 
@@ -251,6 +253,65 @@ def info(model: str, tasks: int = 8, size: int | None = None, json: bool = False
         out_console.print(info_table(content))
 
 
+def study(
+    name: str,
+    data: Path | None = None,
+    out: Path = Path("studies"),
+    budget: str = "small",
+    seeds: int = 3,
+    rows: list[str] | None = None,
+    steps: int | None = None,
+    protocol: Protocol = "tpseg",
+    jobs: int | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Rerun a table or figure of the paper: train its rows, test them against the full model, write table and figures.
+
+    NAME is table2, table3, table4, table5, fig5 to fig8, choices (what the paper leaves open), learned (what the model
+    learned), all, or a YAML file of variants. Finished models are not trained again; exits 1 if one failed.
+
+    Args:
+        name: The study, or several, comma-separated.
+        data: The data set's tasks.yaml; table5 needs none.
+        out: Folder for models, tables and figures; studies in one folder share their models.
+        budget: tiny, small, medium, full, paper, or a YAML file: size, recipe and steps of every model.
+        seeds: Number of seeds.
+        rows: Only these rows, comma-separated, and the one that the others are tested against.
+        steps: Optimiser steps, in the place of the budget's.
+        protocol: The definition of Dice and IoU.
+        jobs: Models to train at a time; by default one on a GPU, two on a CPU.
+        dry_run: Print the plan with an estimate of its time, and stop.
+    """
+    from tpseg.progress import track_ends
+    from tpseg.studies.conduct import conduct, make_plan, plan_table, study_names
+    from tpseg.studies.results import Results
+    from tpseg.studies.run import resolve_jobs
+    from tpseg.studies.table5 import table5
+
+    names = study_names(name)
+    if "table5" in names:
+        out_console.print(table5(out / "table5", seconds=0 if dry_run else 20))
+        names.remove("table5")
+    if not names:
+        return 0
+    if data is None:
+        raise UsageError("--data: which data set? Give its tasks.yaml")
+    plan = make_plan(names, data, out, budget, seeds, rows, steps)
+    jobs = resolve_jobs(jobs)
+    out_console.print(plan_table(plan, jobs))
+    if dry_run:
+        return 0
+    with track_ends("training models", len(plan.unfinished())) as ended:
+        failures = conduct(plan, jobs, ended)
+    for one in plan.studies:
+        table = Results(one, plan.cells[one.name], plan.data, out, protocol).write()
+        if table is not None:
+            out_console.print(table.to_markdown(), f"wrote {out / one.name}")
+    for failure in failures:
+        error_console.print(str(failure), style="red")
+    return 1 if failures else 0
+
+
 VERBS = (
     Verb("phantoms", phantoms, positional=("out",)),
     Verb("data check", data_check, positional=("data",)),
@@ -260,6 +321,7 @@ VERBS = (
     Verb("compare", compare, positional=("first", "second")),
     Verb("predict", predict, positional=("model", "inputs")),
     Verb("report", report, positional=("run",)),
+    Verb("study", study, positional=("name",)),
     Verb("info", info, positional=("model",)),
 )
 

@@ -23,6 +23,11 @@ PRESETS = Path(__file__).parent / "presets"
 class ModelConfig:
     """The network: trunk, adapters, neck and decoder."""
 
+    architecture: str = "tpseg"
+    """tpseg, or another system in the same trainer: monai_unet, unetplusplus, attention_unet, segresnet, swin_unetr, transunet
+    or sam2_unet, which takes trunk, weights, freeze and rank; all take image_size."""
+    width: int | None = None
+    """Channels at full resolution of another system; null: as its authors have it."""
     trunk: Literal["tiny", "small", "base_plus", "large"] = "large"
     """Size of the SAM 2 Hiera trunk: 12, 16, 24 or 48 blocks."""
     weights: str | None = "facebook/sam2-hiera-large"
@@ -31,20 +36,22 @@ class ModelConfig:
     """Keep the trunk as it was loaded. Without weights it has to be trained."""
     image_size: int = 512
     """Height and width in pixels that images are brought to before the model sees them."""
-    adapter: Literal["tca", "none"] = "tca"
-    """Task-conditioned adapters before every block of the trunk, or none (row A2 of the paper's Table 3)."""
+    adapter: Literal["tca", "plain", "lora", "none"] = "tca"
+    """Task-conditioned adapters before every block; plain: without tasks (row B2 of the paper's Table 3); lora: B1; none: A2."""
     rank: int = 64
-    """Width r inside each adapter route."""
-    gate: Literal["cumulative_sigmoid", "none", "shared_only"] = "cumulative_sigmoid"
-    """Split gate of eq. (3); none: task route only (Table 5); shared_only: shared route only (row B3)."""
+    """Width r inside each adapter route, or rank of LoRA."""
+    gate: Literal["cumulative_sigmoid", "cumulative_share", "hazard", "cumulative_softmax", "per_block", "none", "shared_only"] = (
+        "cumulative_sigmoid"
+    )
+    """Reading of the split gate, eq. (3) (docs/paper.md); none: task route only (Table 5); shared_only: shared route only (row B3)."""
     hardened: bool = False
     """Replace the gate by its step function: one route per block. For trained models."""
     neck: Literal["rfb", "linear"] = "rfb"
     """Receptive-field blocks, or 1x1 convolutions only."""
     neck_widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     """Channels after the neck, from stride 4 to stride 32."""
-    decoder: Literal["pgtd", "unet"] = "pgtd"
-    """Prototype-guided task decoders, or a plain U-shaped decoder without tasks (rows A1, A3)."""
+    pgtds: tuple[int, ...] = (3, 2, 1)
+    """Decoder steps that are prototype-guided, 3 coarse to 1 fine; the others are plain (Table 4; none of them: rows A1, A3)."""
     decoder_widths: tuple[int, int, int] = (256, 128, 128)
     """Channels inside the three decoder steps, from coarse (PGTD3) to fine (PGTD1)."""
     attention_heads: int = 4
@@ -59,8 +66,10 @@ class ModelConfig:
     """Strength α of the similarity modulation, eq. (9)."""
     reinforcement: float = 5.0
     """Strength λ_p of the prototype reinforcement, eq. (11)."""
-    momentum: float = 0.9
-    """Momentum m of the prototypes' moving average, eq. (12)."""
+    reinforce_with: Literal["signed", "similarity"] = "signed"
+    """What reinforces in eq. (11): the signed difference D, or S as printed, which is positive everywhere."""
+    momentum: float = 0.99
+    """Momentum m of the prototypes' moving average, eq. (12); the paper has 0.9; 1: they stay as drawn, as in the release's training."""
     output: Literal["pgtd1", "fused"] = "pgtd1"
     """The prediction: PGTD1's, or the release's learned mix of all heads."""
 
@@ -73,7 +82,15 @@ class ModelConfig:
         require(self.experts >= 1, "model.experts", self.experts, "1 or more")
         require(self.attention_heads >= 1, "model.attention_heads", self.attention_heads, "1 or more")
         require(min(self.neck_widths) >= 1, "model.neck_widths", self.neck_widths, "four widths of 1 or more")
-        require(0 <= self.momentum < 1, "model.momentum", self.momentum, "at least 0 and under 1")
+        require(0 <= self.momentum <= 1, "model.momentum", self.momentum, "0 to 1")
+        require(self.width is None or self.width >= 1, "model.width", self.width, "1 or more, or null")
+        self.pgtds = tuple(self.pgtds)
+        require(
+            set(self.pgtds) <= {1, 2, 3} and len(set(self.pgtds)) == len(self.pgtds),
+            "model.pgtds",
+            self.pgtds,
+            "some of 3, 2, 1, each once",
+        )
         for width in self.decoder_widths:
             require(
                 width > 0 and width % (2 * self.attention_heads) == 0,
@@ -81,8 +98,8 @@ class ModelConfig:
                 width,
                 f"a multiple of {2 * self.attention_heads}",
             )
-        if self.output == "fused" and self.decoder != "pgtd":
-            raise UsageError("model.output 'fused' mixes the PGTD heads and needs model.decoder 'pgtd'; found 'unet'")
+        if self.output == "fused" and not self.pgtds:
+            raise UsageError("model.output 'fused' mixes the PGTD heads and needs model.pgtds [3, 2, 1]; found none")
 
 
 @dataclass

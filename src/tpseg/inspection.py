@@ -13,8 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tpseg.config import ModelConfig, load_config, preset_names, require
 from tpseg.errors import UsageError, nearest
+from tpseg.models.adapters import TCA
+from tpseg.models.catalogue import create
 from tpseg.models.checkpoint import find_model, read_model_config, read_provenance
-from tpseg.models.tpseg import TPSeg
+from tpseg.models.model import LesionModel
 from tpseg.tasks import Task, TaskSet
 
 
@@ -39,7 +41,7 @@ def describe(source: str, tasks: int = 8, size: int | None = None) -> dict[str, 
     size = config.image_size if size is None else size
     require(size >= 1, "size", size, "1 or more pixels")
     with torch.device("meta"):
-        model = TPSeg(config, task_set)
+        model = create(config, task_set)
     return {
         "model": source,
         "tasks": [{"name": task.name, "modality": task.modality} for task in task_set],
@@ -56,20 +58,19 @@ def is_preset(source: str) -> bool:
     return all(name in preset_names() or Path(name).suffix in (".yaml", ".yml") for name in source.split(","))
 
 
-def parameters(model: TPSeg, config: ModelConfig, tasks: TaskSet) -> dict[str, int]:
+def parameters(model: LesionModel, config: ModelConfig, tasks: TaskSet) -> dict[str, int]:
     """Number of parameters: total, trainable, by part, of one adapter route, and what one more task adds."""
     with torch.device("meta"):
-        larger = TPSeg(config, TaskSet([*tasks, Task("one-more-task")]))
-    adapters = model.adapters
-    routes = [] if adapters is None else [block.tasks[0] if block.shared is None else block.shared for block in adapters.blocks]
+        larger = create(config, TaskSet([*tasks, Task("one-more-task")]))
+    adapters = getattr(model, "adapters", None)
+    parts = {name: count(part) for name, part in model.named_children()}
+    if isinstance(adapters, TCA):
+        routes = [block.tasks[0] if block.shared is None else block.shared for block in adapters.blocks]
+        parts["adapter_route"] = sum(count(route) for route in routes)
     return {
         "total": count(model),
         "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        "trunk": count(model.trunk),
-        "adapters": count(adapters),
-        "neck": count(model.neck),
-        "decoder": count(model.decoder),
-        "adapter_route": sum(count(route) for route in routes),
+        **parts,
         "per_task": count(larger) - count(model),
     }
 
@@ -78,7 +79,7 @@ def count(module: nn.Module | None) -> int:
     return 0 if module is None else sum(parameter.numel() for parameter in module.parameters())
 
 
-def count_flops(model: TPSeg, size: int) -> int:
+def count_flops(model: LesionModel, size: int) -> int:
     """Floating-point operations for one image and one task, two for each multiplication with addition."""
     counter = FlopCounterMode(display=False)
     image = torch.empty(1, 3, size, size, device="meta")

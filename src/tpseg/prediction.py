@@ -19,7 +19,7 @@ from tpseg.data.transforms import preprocess
 from tpseg.errors import DataError, UsageError
 from tpseg.files import replacing
 from tpseg.hardware import autocast, pick_device
-from tpseg.models.tpseg import TPSeg
+from tpseg.models.model import LesionModel
 from tpseg.overlay import draw_overlay
 from tpseg.tasks import TaskSet
 
@@ -42,14 +42,14 @@ class Prediction:
 class Segmenter:
     """A trained model with its preprocessing.
 
-    >>> segment = Segmenter("runs/demo/model")              # a folder, a hub id or a TPSeg
+    >>> segment = Segmenter("runs/demo/model")              # a folder, a hub id or a model
     >>> prediction = segment("photo.jpg", task="skin_lesion")
     >>> prediction.mask                                     # (H, W) bool, of the photo's size
     """
 
-    def __init__(self, model: TPSeg | Path | str, *, device: str | None = None, weights: str | None = None) -> None:
+    def __init__(self, model: LesionModel | Path | str, *, device: str | None = None, weights: str | None = None) -> None:
         """weights: where the frozen trunk's file lies, if it is not where the model's config.json says."""
-        self.model = model if isinstance(model, TPSeg) else TPSeg.from_pretrained(model, weights=weights)
+        self.model = model if isinstance(model, LesionModel) else LesionModel.from_pretrained(model, weights=weights)
         self.device = pick_device(device)
         self.model.to(self.device).eval()
         self.tasks = self.model.tasks

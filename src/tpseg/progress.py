@@ -28,3 +28,17 @@ def track_calls(description: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console) as bar:
         row = bar.add_task(description)
         yield lambda done, total: bar.update(row, completed=done, total=total)
+
+
+@contextmanager
+def track_ends(description: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr that moves with each call, which says in a line what has ended; in a log file the lines alone."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        row = bar.add_task(description, total=total)
+
+        def ended(line: str) -> None:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            bar.advance(row)
+
+        yield ended

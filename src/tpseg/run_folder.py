@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from tpseg.errors import UsageError
 from tpseg.files import write_atomically
 
 
-def prepare_run(config: Config, data_path: Path, out: Path, steps: int | None, resume: bool) -> None:
+def prepare_run(config: Config, data_path: Path, out: Path, steps: int | None, tasks: Sequence[str] | None, resume: bool) -> None:
     """Create the run folder with its settings.yaml, or check that a resumed run has the same ones."""
-    wanted = {**config.to_dict(), "run": {"data": str(data_path.resolve()), "steps": steps}}
+    wanted = {**config.to_dict(), "run": {"data": str(data_path.resolve()), "steps": steps, "tasks": list(tasks) if tasks else None}}
     settings = out / "settings.yaml"
     if settings.exists():
         if not resume:

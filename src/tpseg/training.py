@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from tpseg.data.sampling import TrainingSampler
 from tpseg.errors import DataError, TPSegError, UsageError, few
 from tpseg.hardware import bf16_is_native
 from tpseg.losses import segmentation_loss
-from tpseg.models.tpseg import TPSeg
+from tpseg.models.catalogue import create
+from tpseg.models.checkpoint import is_trunk
+from tpseg.models.model import LesionModel
 from tpseg.models.trunk_weights import load_trunk_weights
 from tpseg.provenance import provenance
 from tpseg.run_folder import prepare_run
@@ -39,7 +42,7 @@ class NonFiniteLoss(TPSegError):
 class LesionModule(lightning.LightningModule):
     """One step of training and validation, the optimiser and the schedules."""
 
-    def __init__(self, config: Config, model: TPSeg, total_steps: int) -> None:
+    def __init__(self, config: Config, model: LesionModel, total_steps: int) -> None:
         super().__init__()
         self.settings = config.training
         self.model = model
@@ -120,9 +123,9 @@ class LesionModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A frozen trunk is not stored again; the plateau's state is."""
-        if self.model.trunk.frozen:
+        if self.model.trunk is not None and self.model.trunk.frozen:
             state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("model.trunk.")}
+            checkpoint["state_dict"] = {key: value for key, value in state.items() if not is_trunk(key.removeprefix("model."))}
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
 
@@ -145,7 +148,7 @@ def rate_factor(step: int, total: int, warmup: float, cosine: bool) -> float:
     return 0.5 * (1 + math.cos(math.pi * min((step - rise) / max(total - rise, 1), 1.0))) if cosine else 1.0
 
 
-def parameter_groups(model: TPSeg, settings: Any) -> list[dict[str, Any]]:
+def parameter_groups(model: LesionModel, settings: Any) -> list[dict[str, Any]]:
     """Trained parameters by learning rate and decay: trunk, gate and the rest; vectors are not decayed."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -182,29 +185,39 @@ def loaders(config: Config, data: DataSet) -> tuple[DataLoader[Batch], DataLoade
     )
 
 
-def build_model(config: Config, tasks: TaskSet) -> TPSeg:
+def build_model(config: Config, tasks: TaskSet) -> LesionModel:
     """A new model with the trunk weights that the settings name."""
-    model = TPSeg(config.model, tasks)
-    if config.model.weights is not None:
-        load_trunk_weights(model.trunk, config.model.weights)
-    model.trunk.checkpointing = config.training.checkpointing
+    model = create(config.model, tasks)
+    if model.trunk is not None:
+        if config.model.weights is not None:
+            load_trunk_weights(model.trunk, config.model.weights)
+        model.trunk.checkpointing = config.training.checkpointing
     return model
 
 
-def train(config: Config, data_path: Path, out: Path, *, steps: int | None = None, resume: bool = False, bar: bool = True) -> Path:
+def train(
+    config: Config,
+    data_path: Path,
+    out: Path,
+    *,
+    steps: int | None = None,
+    tasks: Sequence[str] | None = None,
+    resume: bool = False,
+    bar: bool = True,
+) -> Path:
     """Train a model; returns the run folder `out` with `model/` (best val Dice), `checkpoints/` and `logs/`.
 
-    steps caps the optimiser steps. Raises UsageError if `out` holds a run and `resume` is not set, DataError for
-    data that cannot be used, NonFiniteLoss if the loss is lost.
+    steps caps the optimiser steps; tasks names the data set's tasks to learn, by default all. Raises UsageError if `out`
+    holds a run and `resume` is not set, DataError for data that cannot be used, NonFiniteLoss if the loss is lost.
     """
     config.check_trainable()
-    data = read_dataset(data_path)
+    data = read_dataset(data_path) if tasks is None else read_dataset(data_path).only(tasks)
     train_batches, val_batches = loaders(config, data)
     lightning.seed_everything(config.training.seed, workers=True, verbose=False)
     model = build_model(config, data.tasks)
     if steps is not None and steps < 1:
         raise UsageError(f"--steps: found {steps}, expected 1 or more")
-    prepare_run(config, data_path, out, steps, resume)
+    prepare_run(config, data_path, out, steps, tasks, resume)
     total = math.ceil(len(train_batches) / config.training.accumulate) * config.training.epochs
     module = LesionModule(config, model, min(total, steps or total))
     if resume and steps_done(out) >= module.total_steps:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tpseg.config import ModelConfig
-from tpseg.models.tpseg import Output, TPSeg
+from tpseg.models.catalogue import create
+from tpseg.models.model import Output
 from tpseg.models.trunk import TRUNK_SIZES, Trunk, TrunkSize
 from tpseg.tasks import Task, TaskSet
 
@@ -36,10 +37,10 @@ def miniature_config(**changes: Any) -> ModelConfig:
     return ModelConfig(**(settings | changes))
 
 
-def miniature_model(seed: int = 0, **changes: Any) -> TPSeg:
+def miniature_model(seed: int = 0, **changes: Any) -> Any:
     """A miniature model in training mode whose every parameter matters; the keywords are those of ModelConfig."""
     torch.manual_seed(seed)
-    return stir(TPSeg(miniature_config(**changes), TASKS), seed)
+    return stir(create(miniature_config(**changes), TASKS), seed)
 
 
 def stir(module: Any, seed: int = 0, size: float = 0.1) -> Any:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from common import noise, stir
 from torch import Tensor
 
-from tpseg.models.adapters import TCA, Routing, SplitGate, TaskConditionedAdapter
+from tpseg.models.adapters import TCA, Routing, TaskConditionedAdapter
 from tpseg.models.trunk import Trunk
 
 GELU_1 = 0.8413447  # GELU(1) = Φ(1)
@@ -139,64 +139,6 @@ def test_one_route_of_hiera_large_is_the_papers_3_37_million() -> None:
     assert count(".tasks.0.") == count(".tasks.1.") == 3_373_056
     assert count("scale") == count("shift") == 26_352  # one norm for both routes
     assert sum(value.numel() for value in tca.parameters()) == 3 * 3_373_056 + 2 * 26_352 + 2 * 48
-
-
-# eq. (3)
-
-
-def test_a_new_gate_runs_from_0_to_1_and_crosses_a_half_in_the_middle() -> None:
-    """Steps 12/48: σ(0.25 − 6), ..., σ(6 − 6) at the 24th block, ..., σ(12 − 6)."""
-    gate = SplitGate(2, 48)
-    weights = gate.weights()
-    assert weights.shape == (2, 48)
-    torch.testing.assert_close(weights[0, [0, 23, 47]], torch.tensor([0.0031727, 0.5, 0.9975274]), atol=1e-5, rtol=0)
-    assert torch.equal(weights[0], weights[1])
-    assert gate.splits()[0] in (23, 24)  # ½ itself lies within rounding
-    for row in gate.steps:
-        torch.testing.assert_close(F.softplus(row), torch.full((48,), 0.25))
-
-
-def test_gate_values_at_given_logits() -> None:
-    """Steps 2, 4, 1, 0.5: sums 2, 6, 7, 7.5, less κ = 6: −4, 0, 1, 1.5."""
-    gate = SplitGate(1, 4)
-    logits = steps_of(2, 4, 1, 0.5)
-    torch.testing.assert_close(gate(logits), torch.tensor([0.0179862, 0.5, 0.7310586, 0.8175745]), atol=1e-5, rtol=0)
-    gate.temperature.fill_(0.5)  # −8, 0, 2, 3
-    torch.testing.assert_close(gate(logits), torch.tensor([0.0003354, 0.5, 0.8807971, 0.9525741]), atol=1e-5, rtol=0)
-
-
-def test_softplus_of_the_logits_is_the_step() -> None:
-    """ℓ = 0 is a step of ln 2: after 9 blocks 6.238 − 6."""
-    torch.testing.assert_close(SplitGate(1, 9)(torch.zeros(9))[8], torch.tensor(1 / (1 + math.exp(6 - 9 * math.log(2)))))
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.3, 1e-3])
-def test_the_gate_rises_for_any_logits_and_stays_between_0_and_1(temperature: float) -> None:
-    gate = SplitGate(1, 48)
-    gate.temperature.fill_(temperature)
-    generator = torch.Generator().manual_seed(0)
-    for scale in (0.1, 1, 10, 1e3, 1e10, 1e38):
-        logits = scale * torch.randn(500, 48, generator=generator)
-        weights = gate(logits)
-        assert weights.isfinite().all()
-        assert (weights.diff(dim=-1) >= 0).all()
-        assert ((weights >= 0) & (weights <= 1)).all()
-
-
-def test_the_split_by_hand() -> None:
-    gate = SplitGate(4, 4)
-    for row, steps in zip(gate.steps, [(2, 3, 1.5, 1), (7, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 4)], strict=True):
-        row.data = steps_of(*steps)
-    # sums: 2, 5, 6.5 | 7 | 4 at the end: never | 7 at the last block only
-    assert gate.splits().tolist() == [2, 0, 4, 3]
-
-
-def test_the_temperature_does_not_move_the_split() -> None:
-    gate = stir(SplitGate(20, 12), size=2.0)
-    before = gate.splits()
-    assert before.unique().numel() > 3
-    gate.temperature.fill_(0.3)
-    assert torch.equal(gate.splits(), before)
 
 
 def test_the_gate_learns_only_from_the_tasks_present() -> None:

@@ -15,8 +15,6 @@ from tpseg.models.pgtd import (
     PGTD,
     DynamicExperts,
     Fuse,
-    LogitFuser,
-    PGTDChain,
     PrototypeInteraction,
     TaskHead,
     centre,
@@ -249,40 +247,12 @@ def test_other_prototypes_give_another_output() -> None:
     assert not torch.allclose(after.refined, before.refined, atol=1e-3)
 
 
-# the chain
-
-
-def test_the_chain_runs_from_coarse_to_fine() -> None:
-    chain = stir(PGTDChain((4, 6, 8, 10), (16, 8, 8), 3, fused=False, **SETTINGS))
-    features = [noise(2, width, 32 // 2**stage, 48 // 2**stage) for stage, width in enumerate((4, 6, 8, 10))]
-    task = torch.tensor([1, 2])
-    logits, steps = chain(features, task, Routing.of(task))
-    assert [tuple(step.features.shape) for step in steps] == [(2, 16, 8, 12), (2, 8, 16, 24), (2, 8, 32, 48)]
-    assert [tuple(step.logits.shape) for step in steps] == [(2, 1, 8, 12), (2, 1, 16, 24), (2, 1, 32, 48)]
-    assert logits is steps[-1].logits
-    pgtd3, pgtd2, pgtd1 = chain.steps
-    routing = Routing.of(task)
-    y3 = pgtd3(features[2], features[3], task, routing).refined
-    y2 = pgtd2(features[1], y3, task, routing).refined
-    torch.testing.assert_close(pgtd1(features[0], y2, task, routing).logits, logits)
-
-
-def test_the_fuser_starts_as_a_softmax_of_2_0_0_0() -> None:
-    """Shares e²/(e² + 3) = 0.71123 for PGTD1 and 0.09626 for each of the others."""
-    fuser = LogitFuser(2, 2)
-    fuser.head.stem = nn.Identity()
-    for output in fuser.head.outputs:
-        output.weight.data.zero_()
-        output.bias.data.fill_(1000.0)
-    logits = [torch.full((1, 1, size, size), value) for size, value in ((8, 1.0), (4, 10.0), (2, 100.0))]
-    out = fuser(logits, torch.zeros(1, 2, 1, 1), Routing.of(torch.tensor([1])))
-    torch.testing.assert_close(out, torch.full((1, 1, 8, 8), 0.7112346 + 0.0962551 * 1110), atol=1e-3, rtol=0)
-
-
-def test_the_mix_is_learned_for_each_task() -> None:
-    fuser = LogitFuser(2, 2)
-    fuser.mix[1].data = torch.tensor([0.0, 0.0, 100.0, 0.0])  # PGTD3 alone
-    logits = [torch.full((2, 1, 4, 4), value) for value in (1.0, 2.0, 3.0)]
-    out = fuser(logits, noise(2, 2, 1, 1), Routing.of(torch.tensor([1, 0])))
-    torch.testing.assert_close(out[0], torch.full((1, 4, 4), 3.0))
-    assert out[1].mean() < 2.9
+def test_reinforcing_with_s_as_printed_pushes_every_pixel_up() -> None:
+    """tanh(sigmoid(D) / temp) > 0 for any D: the reason why (11) takes the signed D."""
+    step = reinforcing(1.0)
+    step.signed = False
+    similarity = torch.tensor([-2.0, 0.0, 2.0]).reshape(1, 1, 1, 3)
+    pull = step.reinforce(similarity, Routing.of(torch.tensor([0])))
+    expected = [5 * math.tanh(1 / (1 + math.exp(-d)) / 0.1) for d in (-2, 0, 2)]
+    torch.testing.assert_close(pull.flatten(), torch.tensor(expected))
+    assert (pull > 0).all()

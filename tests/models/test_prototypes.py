@@ -83,16 +83,36 @@ def test_the_difference_ignores_length_and_is_finite_at_zero() -> None:
 # eq. (13)
 
 
-def test_sums_and_counts_inside_and_outside() -> None:
+def test_sums_and_sizes_inside_and_outside() -> None:
     sums, counts = region_sums(two_vectors((0.6, 0.8), (0, -1)), halves())
     torch.testing.assert_close(sums, torch.tensor([[[16 * 0.6, 16 * 0.8], [0.0, -16.0]]]))
     assert counts.tolist() == [[16, 16]]
 
 
-def test_the_mask_is_brought_to_the_features_size() -> None:
+def test_the_mask_is_brought_to_the_features_size_and_regions_are_counted_at_its_own() -> None:
     sums, counts = region_sums(two_vectors((1, 0), (0, 1)), halves(32, 64))
     torch.testing.assert_close(sums, torch.tensor([[[16.0, 0.0], [0.0, 16.0]]]))
-    assert counts.tolist() == [[16, 16]]
+    assert counts.tolist() == [[1024, 1024]]
+
+
+def test_a_cell_counts_with_the_share_of_its_area_that_is_covered() -> None:
+    """One cell of 4x4 pixels, 5 of them lesion and 3 padding: 5/16 of its vector inside, 8/16 outside."""
+    mask = torch.tensor([1.0] * 5 + [-1.0] * 3 + [0.0] * 8).reshape(1, 1, 4, 4)
+    sums, counts = region_sums(torch.tensor([16.0, 32.0]).reshape(1, 2, 1, 1), mask)
+    torch.testing.assert_close(sums, torch.tensor([[[5.0, 10.0], [8.0, 16.0]]]))
+    assert counts.tolist() == [[5, 8]]
+
+
+def test_a_lesion_smaller_than_a_cell_moves_its_prototype() -> None:
+    """12 of 32x32 pixels, all in one of 4x4 cells: at stride 8 no cell is lesion by majority."""
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:11, 8:12] = 1
+    features = torch.zeros(1, 2, 4, 4)
+    features[:, 0] = 1
+    features[0, :, 1, 1] = torch.tensor([0.0, 7.0])
+    bank = memory(momentum=0.0)
+    bank.update(features, mask, torch.tensor([0]))
+    torch.testing.assert_close(bank.prototypes[0, 0], torch.tensor([0.0, 1.0]))
 
 
 def test_the_mean_is_of_the_features_themselves() -> None:

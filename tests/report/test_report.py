@@ -172,7 +172,7 @@ def test_gates_splits_and_prototypes_are_drawn_for_each_task_and_pgtd(made: Path
 
 
 def test_a_baseline_says_in_a_sentence_that_it_has_no_gate_prototypes_or_similarity(made: Path, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "baseline", made / "data" / "tasks.yaml", adapter="none", decoder="unet")
+    run = write_run(tmp_path / "baseline", made / "data" / "tasks.yaml", adapter="none", pgtds=())
     page = write_report(run).read_text(encoding="utf-8")
     for sentence in (
         "has no split gate: none of its blocks",

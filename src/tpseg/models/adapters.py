@@ -1,4 +1,4 @@
-"""Task-conditioned adapters (TCA) before every block of the trunk, and the split gate that mixes their two routes."""
+"""Task-conditioned adapters (TCA) before every block of the trunk: a shared and a task route, mixed by the split gate."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tpseg.models.gate import READINGS, SplitGate
 from tpseg.models.typed import Modules
-
-STEP_SUM = 12.0
-"""Sum of all gate steps at the start: the gate's argument runs from -KAPPA to STEP_SUM - KAPPA."""
-KAPPA = 6.0
 
 
 @dataclass(frozen=True)
@@ -55,37 +52,6 @@ class Route(nn.Module):
         self.down = nn.Parameter(torch.empty(rank, width))
         self.up = nn.Parameter(torch.zeros(width, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
-
-
-class SplitGate(nn.Module):
-    """w(τ, b), the weight of the task route at block b, eq. (3).
-
-    Differs from the paper: its print is garbled; this is the reading that keeps its promise of monotonicity,
-    σ((Σ_{i≤b} softplus(ℓ_{τ,i}) − κ) / tem), with steps that start at 12/N and κ = 6.
-    """
-
-    temperature: Tensor
-
-    def __init__(self, tasks: int, blocks: int) -> None:
-        super().__init__()
-        start = math.log(math.expm1(STEP_SUM / blocks))  # softplus(start) = 12 / N
-        self.steps = nn.ParameterList([torch.full((blocks,), start) for _ in range(tasks)])
-        self.register_buffer("temperature", torch.tensor(1.0))
-
-    def forward(self, steps: Tensor) -> Tensor:
-        """Logits ℓ (..., N) to weights w (..., N) in (0, 1), rising with b."""
-        return torch.sigmoid((F.softplus(steps.float()).cumsum(-1) - KAPPA) / self.temperature)
-
-    @torch.no_grad()
-    def weights(self) -> Tensor:
-        """w of every task, (T, N)."""
-        return self(torch.stack(list(self.steps)))
-
-    @torch.no_grad()
-    def splits(self) -> Tensor:
-        """b*(τ), (T,) int64: the first block, from 0, with w ≥ ½; N if there is none."""
-        hard = self.weights() >= 0.5
-        return torch.where(hard.any(-1), hard.int().argmax(-1), hard.shape[-1])
 
 
 class TaskConditionedAdapter(nn.Module):
@@ -139,7 +105,7 @@ class TCA(nn.Module):
     def __init__(self, block_widths: Sequence[int], tasks: int, rank: int, gate: str, hardened: bool = False) -> None:
         super().__init__()
         self.hardened = hardened
-        self.gate = SplitGate(tasks, len(block_widths)) if gate == "cumulative_sigmoid" else None
+        self.gate = SplitGate(tasks, len(block_widths), gate) if gate in READINGS else None
         self.blocks: Modules[TaskConditionedAdapter] = Modules(
             [TaskConditionedAdapter(width, rank, tasks, shared=gate != "none", task_routes=gate != "shared_only") for width in block_widths]
         )

@@ -19,15 +19,17 @@ from safetensors.torch import save_file
 from tpseg.config import ModelConfig, build_config
 from tpseg.errors import DataError, UsageError
 from tpseg.files import replacing_folder
-from tpseg.models.tpseg import TPSeg
+from tpseg.models.catalogue import create
+from tpseg.models.model import LesionModel
+from tpseg.models.trunk import is_own
 from tpseg.models.trunk_weights import load_trunk_weights, read_tensors, trunk_sha256
 from tpseg.tasks import TaskSet
 
-FORMAT = 1
+FORMAT = 2
 """Version of the model folder; raised when an older tpseg could not read it."""
 
 
-def save_model(model: TPSeg, folder: Path, provenance: Mapping[str, Any] | None = None) -> None:
+def save_model(model: LesionModel, folder: Path, provenance: Mapping[str, Any] | None = None) -> None:
     """Write a model folder, whole or not at all: on any error an older folder of that name is still there.
 
     provenance: by default what the model was loaded with.
@@ -35,9 +37,9 @@ def save_model(model: TPSeg, folder: Path, provenance: Mapping[str, Any] | None 
     provenance = model.provenance if provenance is None else provenance
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     trunk_hash = None
-    if model.trunk.frozen and model.config.weights is not None:
+    if model.trunk is not None and model.trunk.frozen and model.config.weights is not None:
         trunk_hash = trunk_sha256(model.trunk)
-        state = {key: value for key, value in state.items() if not key.startswith("trunk.")}
+        state = {key: value for key, value in state.items() if not is_trunk(key)}
     config = {"format": FORMAT, "model": asdict(model.config), "trunk_sha256": trunk_hash}
     with replacing_folder(folder) as new:
         (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -50,7 +52,7 @@ def save_model(model: TPSeg, folder: Path, provenance: Mapping[str, Any] | None 
             raise OSError(f"{folder}/model.safetensors: cannot be written ({error})") from error
 
 
-def load_model(source: Path | str, *, weights: str | None = None) -> TPSeg:
+def load_model(source: Path | str, *, weights: str | None = None) -> LesionModel:
     """Read a model folder or a hub id, ready for prediction.
 
     weights: where the frozen trunk lies on this machine, if not where config.json says. Raises UsageError if there is
@@ -58,13 +60,13 @@ def load_model(source: Path | str, *, weights: str | None = None) -> TPSeg:
     """
     folder = find_model(source)
     config, trunk_hash = read_model_config(folder)
-    model = TPSeg(config, TaskSet.load(folder / "tasks.json"))
-    if trunk_hash is not None:
+    model = create(config, TaskSet.load(folder / "tasks.json"))
+    if trunk_hash is not None and model.trunk is not None:
         load_trunk_weights(model.trunk, weights or config.weights or "")
         if trunk_sha256(model.trunk) != trunk_hash:
             raise DataError(f"{weights or config.weights}: not the trunk this model was trained on ({folder}/config.json has its SHA-256)")
     state = read_tensors(folder / "model.safetensors")
-    expected = {key for key in model.state_dict() if trunk_hash is None or not key.startswith("trunk.")}
+    expected = {key for key in model.state_dict() if trunk_hash is None or not is_trunk(key)}
     if state.keys() != expected:
         odd = sorted(state.keys() ^ expected)
         raise DataError(f"{folder}/model.safetensors: does not fit config.json and tasks.json, {len(odd)} tensors differ (first: {odd[0]})")
@@ -74,6 +76,11 @@ def load_model(source: Path | str, *, weights: str | None = None) -> TPSeg:
         raise DataError(f"{folder}/model.safetensors: does not fit config.json ({str(error).splitlines()[-1].strip()})") from error
     model.provenance = read_provenance(folder / "provenance.json")
     return model.eval()
+
+
+def is_trunk(key: str) -> bool:
+    """Whether a tensor of a model is the trunk's own, which a frozen trunk's file holds already."""
+    return key.startswith("trunk.") and is_own(key)
 
 
 def find_model(source: Path | str) -> Path:
@@ -115,7 +122,7 @@ def read_model_config(folder: Path) -> tuple[ModelConfig, str | None]:
     return build_config(settings, ModelConfig, str(path)), trunk_hash
 
 
-def model_card(model: TPSeg, provenance: Mapping[str, Any]) -> str:
+def model_card(model: LesionModel, provenance: Mapping[str, Any]) -> str:
     """README.md of a model folder, filled in from provenance."""
     training = provenance.get("training", {})
     dice = training.get("metrics", {})
@@ -124,14 +131,16 @@ def model_card(model: TPSeg, provenance: Mapping[str, Any]) -> str:
         for task in model.tasks
     )
     config = model.config
-    trunk = f"frozen, {config.weights}" if config.freeze else "trained"
+    made_of = f"Architecture {config.architecture}; input {config.image_size} px."
+    if model.trunk is not None:
+        made_of += f" Trunk Hiera-{config.trunk}, {f'frozen, {config.weights}' if config.freeze else 'trained'}."
     return f"""---
 library_name: tpseg
 tags: [image-segmentation, medical]
 ---
-# TP-Seg model for {len(model.tasks)} lesion tasks
+# {config.architecture} model for {len(model.tasks)} lesion tasks
 
-Trunk Hiera-{config.trunk}, {trunk}; decoder {config.decoder}; input {config.image_size} px.
+{made_of}
 
 | task | modality | lesion | val Dice |
 |---|---|---|---|

@@ -1,34 +1,18 @@
-"""The prototype-guided task decoder (PGTD): one step, and the chain 3-2-1 from coarse to fine."""
+"""The prototype-guided task decoder (PGTD): one step of the decoder, eqs. (4) to (13)."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tpseg.models.adapters import Routing
+from tpseg.models.model import Decoded
 from tpseg.models.prototypes import PrototypeMemory, cosine_map
 from tpseg.models.typed import Modules
 
 KERNEL = 3
 MIN_TEMPERATURE = 1e-3
-
-
-@dataclass
-class Decoded:
-    """What one decoder step yields."""
-
-    logits: Tensor
-    """(B, 1, h, w)."""
-    features: Tensor
-    """f of eq. (4), centred or of unit length, (B, C, h, w): what the prototypes are averages of."""
-    refined: Tensor
-    """y of eq. (10), (B, C, h, w): what the next finer step takes in."""
-    similarity: Tensor | None
-    """D, (B, 1, h, w); None where the decoder has no prototypes."""
 
 
 def mix_kernels(kernels: Tensor, weights: Tensor) -> Tensor:
@@ -181,9 +165,11 @@ class PGTD(nn.Module):
         momentum: float,
         centred: bool = False,
         amplifier: float = 1.0,
+        signed: bool = True,
     ) -> None:
         super().__init__()
         self.centred = centred
+        self.signed = signed
         self.modulation = modulation
         self.reinforcement = reinforcement
         self.memory = PrototypeMemory(tasks, width, momentum)
@@ -204,52 +190,7 @@ class PGTD(nn.Module):
         return Decoded(self.head(y, routing) + self.reinforce(similarity, routing), compared, y, similarity)
 
     def reinforce(self, similarity: Tensor, routing: Routing) -> Tensor:
-        """λ_p · ρ_τ · tanh(D / temp), the second term of eq. (11), per sample; (B, 1, h, w)."""
-        sharpened = torch.tanh(similarity / self.temperature.clamp_min(MIN_TEMPERATURE))
+        """λ_p · ρ_τ · tanh(D / temp), the second term of eq. (11), per sample; (B, 1, h, w). As printed, with S for D, on request."""
+        pull = similarity if self.signed else torch.sigmoid(similarity)
+        sharpened = torch.tanh(pull / self.temperature.clamp_min(MIN_TEMPERATURE))
         return self.reinforcement * self.head.amplifiers(routing) * sharpened
-
-
-class PGTDChain(nn.Module):
-    """PGTD3(stage 3, stage 4) → PGTD2(stage 2, y3) → PGTD1(stage 1, y2)."""
-
-    def __init__(self, neck_widths: Sequence[int], widths: Sequence[int], tasks: int, fused: bool, **settings: float) -> None:
-        super().__init__()
-        high = [neck_widths[3], *widths[:2]]
-        low = neck_widths[2::-1]
-        self.steps: Modules[PGTD] = Modules(
-            [PGTD(one_low, one_high, width, tasks, **settings) for one_low, one_high, width in zip(low, high, widths, strict=True)]  # type: ignore[arg-type]
-        )
-        self.fuser = LogitFuser(neck_widths[3], tasks) if fused else None
-
-    def forward(self, features: Sequence[Tensor], task: Tensor, routing: Routing) -> tuple[Tensor, list[Decoded]]:
-        """Four neck features, fine to coarse; returns the final logits (B, 1, h, w) and the steps, coarse to fine."""
-        high = features[3]
-        steps: list[Decoded] = []
-        for step, low in zip(self.steps, features[2::-1], strict=True):
-            steps.append(step(low, high, task, routing))
-            high = steps[-1].refined
-        if self.fuser is None:
-            return steps[-1].logits, steps
-        return self.fuser([step.logits for step in reversed(steps)], features[3], routing), steps
-
-    def update_prototypes(self, steps: Sequence[Decoded], mask: Tensor, task: Tensor) -> None:
-        """Move the prototypes of every step towards this batch, eq. (12); mask (B, 1, H, W)."""
-        for step, decoded in zip(self.steps, steps, strict=True):
-            step.memory.update(decoded.features.detach(), mask, task)
-
-
-class LogitFuser(nn.Module):
-    """The release's final output: a softmax mix, learned per task, of PGTD1, 2, 3 and a head on stage 4."""
-
-    def __init__(self, width: int, tasks: int) -> None:
-        super().__init__()
-        self.head = TaskHead(width, tasks)
-        self.mix = nn.ParameterList([torch.tensor([2.0, 0.0, 0.0, 0.0]) for _ in range(tasks)])
-
-    def forward(self, logits: Sequence[Tensor], stage4: Tensor, routing: Routing) -> Tensor:
-        """logits of PGTD1, 2, 3, each (B, 1, h, w) of its own size; returns (B, 1, h, w) of PGTD1's size."""
-        maps = [*logits, self.head(stage4, routing)]
-        size = logits[0].shape[2:]
-        stacked = torch.cat([F.interpolate(one, size, mode="bilinear", align_corners=False) for one in maps], 1)  # (B, 4, h, w)
-        share = routing.gather(list(self.mix)).softmax(-1)[:, :, None, None]
-        return (stacked * share).sum(1, keepdim=True)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MIN_PIXELS = 10
-"""Regions smaller than this, in pixels of the feature map, do not move a prototype."""
+"""Regions smaller than this, in pixels of the image the model sees, do not move a prototype."""
 EPSILON = 1e-4
 """Feature vectors shorter than this count as no vector: a constant image must not blow up the gradient."""
 EMBEDDING = 64
@@ -35,15 +35,16 @@ def cosine_map(features: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def region_sums(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of the feature vectors inside and outside the mask, Σ f⊙M of eq. (13).
+    """Σ f⊙M of eq. (13) inside and outside the mask, and the regions' sizes.
 
-    features (B, C, h, w), mask (B, 1, H, W) in {0, 1}; returns sums (B, 2, C) and pixel counts (B, 2), float32.
-    A pixel of the feature map is inside if at least half of its area is; where the mask is -1, it is neither.
+    features (B, C, h, w), mask (B, 1, H, W) in {0, 1}, -1 where it is neither; returns sums (B, 2, C) and sizes (B, 2) in
+    pixels of the mask, float32. M on the feature map is the share of each cell's area, so that a lesion smaller than a
+    cell counts with what it covers.
     """
-    area = F.interpolate(mask.float(), features.shape[2:], mode="area")
-    regions = torch.cat([area >= 0.5, (area >= 0) & (area < 0.5)], 1).flatten(2).float()  # (B, 2, h * w)
+    inside_outside = torch.cat([mask == 1, mask == 0], 1).float()
+    shares = F.interpolate(inside_outside, features.shape[2:], mode="area").flatten(2)  # (B, 2, H, W) -> (B, 2, h * w)
     with torch.autocast(features.device.type, enabled=False):
-        return torch.einsum("brn,bcn->brc", regions, features.float().flatten(2)), regions.sum(-1)
+        return torch.einsum("brn,bcn->brc", shares, features.float().flatten(2)), inside_outside.sum((2, 3))
 
 
 class PrototypeMemory(nn.Module):
@@ -65,8 +66,10 @@ class PrototypeMemory(nn.Module):
         """P ← normalise(m·P + (1 − m)·f̄), eqs. (12) and (13), for the tasks in the batch.
 
         features (B, C, h, w), mask (B, 1, H, W), task (B,). A task that is absent, or whose region is under
-        10 pixels, keeps its prototype bit for bit. Sums are added up over all processes first.
+        10 pixels, keeps its prototype bit for bit. Sums are added up over all processes first. Momentum 1 keeps all.
         """
+        if self.momentum == 1:
+            return
         sums, counts = region_sums(features, mask)
         total = self.prototypes.new_zeros(self.prototypes.shape).index_add_(0, task, sums)  # (T, 2, C)
         pixels = self.prototypes.new_zeros(self.prototypes.shape[:2]).index_add_(0, task, counts)  # (T, 2)

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tpseg.config import ModelConfig
-from tpseg.models.adapters import TCA, Routing
-from tpseg.models.baselines.unet import UNetDecoder
+from tpseg.models.adapters import TCA, Routing, SplitGate
+from tpseg.models.decoder import Decoder, LogitFuser
+from tpseg.models.model import Decoded, LesionModel, Output
 from tpseg.models.neck import Neck
-from tpseg.models.pgtd import PGTD, Decoded, PGTDChain
-from tpseg.models.trunk import STRIDE, Trunk
+from tpseg.models.pgtd import PGTD
+from tpseg.models.plain_adapters import build_adapters
+from tpseg.models.trunk import Trunk
 from tpseg.tasks import TaskSet
 
 
-@dataclass
-class Output:
-    """What the model returns for a batch."""
-
-    logits: Tensor
-    """(B, 1, H, W): the prediction, of the input's size; sigmoid gives the probability of lesion."""
-    supervised: list[Tensor]
-    """Every output that the loss looks at, the prediction first, each (B, 1, H, W)."""
-    similarity: Tensor | None
-    """D of the finest PGTD, (B, 1, H, W) in [-2, 2]: like the lesion prototype above 0; None without prototypes."""
-    steps: list[Decoded]
-    """The decoder's steps, coarse to fine, at their own sizes."""
-
-
-class TPSeg(nn.Module):
+class TPSeg(LesionModel):
     """One segmentation model for many lesion tasks (TP-Seg, CVPR 2026 Findings).
 
     >>> model = TPSeg(config, tasks)
@@ -44,28 +28,25 @@ class TPSeg(nn.Module):
     H and W may be anything; they are padded to multiples of 32 inside.
     """
 
+    trunk: Trunk
+
     def __init__(self, config: ModelConfig, tasks: TaskSet) -> None:
-        super().__init__()
-        self.config = config
-        self.tasks = tasks
-        self.provenance: Mapping[str, Any] = {}
+        super().__init__(config, tasks)
         self.trunk = Trunk(config.trunk)
         if config.freeze:
             self.trunk.freeze()
-        self.adapters = (
-            TCA(self.trunk.block_widths, len(tasks), config.rank, config.gate, config.hardened) if config.adapter == "tca" else None
-        )
+        self.adapters = build_adapters(config, self.trunk, len(tasks))
         self.neck = Neck(config.neck, self.trunk.widths, config.neck_widths)
-        decoders: dict[str, Callable[[], PGTDChain | UNetDecoder]] = {"pgtd": self._pgtd, "unet": self._unet}
-        self.decoder = decoders[config.decoder]()
+        fuser = LogitFuser(config.neck_widths[3], len(tasks)) if config.output == "fused" else None
+        self.decoder = Decoder(config.neck_widths, config.decoder_widths, config.pgtds, self._pgtd, fuser)
 
-    def _pgtd(self) -> PGTDChain:
+    def _pgtd(self, low: int, high: int, width: int) -> PGTD:
         config = self.config
-        return PGTDChain(
-            config.neck_widths,
-            config.decoder_widths,
+        return PGTD(
+            low,
+            high,
+            width,
             len(self.tasks),
-            fused=config.output == "fused",
             heads=config.attention_heads,
             experts=config.experts,
             modulation=config.modulation,
@@ -73,25 +54,12 @@ class TPSeg(nn.Module):
             momentum=config.momentum,
             centred=config.prototype_features == "centred",
             amplifier=config.amplifier,
+            signed=config.reinforce_with == "signed",
         )
 
-    def _unet(self) -> UNetDecoder:
-        return UNetDecoder(self.config.neck_widths, self.config.decoder_widths)
-
-    def forward(self, image: Tensor, task: Tensor) -> Output:
-        """image (B, 3, H, W) normalised with ImageNet's mean and std, task (B,) int64 ids of `self.tasks`."""
-        height, width = image.shape[2:]
-        padded = F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE))
+    def decode(self, image: Tensor, task: Tensor) -> tuple[Tensor, list[Decoded]]:
         routing = Routing.of(task)
-        logits, steps = self.decoder(self.encode(padded, routing), task, routing)
-
-        def full_size(one: Tensor) -> Tensor:  # (B, 1, h, w) -> (B, 1, H, W)
-            return F.interpolate(one.float(), padded.shape[2:], mode="bilinear", align_corners=False)[..., :height, :width]
-
-        prediction = full_size(logits)
-        sides = [full_size(step.logits) for step in reversed(steps) if step.logits is not logits]
-        similarity = steps[-1].similarity
-        return Output(prediction, [prediction, *sides], None if similarity is None else full_size(similarity), steps)
+        return self.decoder(self.encode(image, routing), task, routing)
 
     def encode(self, image: Tensor, routing: Routing) -> list[Tensor]:
         """Neck features (B, C_s, H/s, W/s) at strides s of 4, 8, 16 and 32; image (B, 3, H, W), multiples of 32."""
@@ -100,49 +68,27 @@ class TPSeg(nn.Module):
     @torch.no_grad()
     def update_prototypes(self, output: Output, mask: Tensor, task: Tensor) -> None:
         """Move the prototypes towards a training batch, eqs. (12) and (13); mask (B, 1, H, W) in {0, 1}, task (B,)."""
-        if isinstance(self.decoder, PGTDChain):
-            height, width = mask.shape[2:]
-            padded = F.pad(mask, (0, -width % STRIDE, 0, -height % STRIDE), value=-1)  # neither lesion nor background
-            self.decoder.update_prototypes(output.steps, padded, task)
+        self.decoder.update_prototypes(output.steps, self.pad(mask, -1), task)  # -1: neither lesion nor background
 
     def prototypes(self) -> dict[str, Tensor]:
-        """Prototypes by PGTD, 'pgtd3' (coarse) to 'pgtd1': each (T, 2, C), foreground first; empty without PGTDs."""
-        return {name: step.memory.prototypes for name, step in self._pgtds()}
+        return {name: step.memory.prototypes for name, step in self.decoder.pgtds()}
 
-    def _pgtds(self) -> Iterator[tuple[str, PGTD]]:
-        if isinstance(self.decoder, PGTDChain):
-            for number, step in zip((3, 2, 1), self.decoder.steps, strict=True):
-                yield f"pgtd{number}", step
+    @property
+    def gate(self) -> SplitGate | None:
+        return self.adapters.gate if isinstance(self.adapters, TCA) else None
 
     def gate_weights(self) -> Tensor | None:
-        """w(τ, b), (T, N): the share of the task route at each block; None without a gate."""
-        gate = None if self.adapters is None else self.adapters.gate
-        return None if gate is None else gate.weights()
+        return None if self.gate is None else self.gate.weights()
 
     def splits(self) -> dict[str, int]:
-        """b* of each task: the first block, counted from 0, that runs its own route; empty without a gate."""
-        gate = None if self.adapters is None else self.adapters.gate
-        return {} if gate is None else dict(zip(self.tasks.names, gate.splits().tolist(), strict=True))
-
-    @classmethod
-    def from_pretrained(cls, source: Path | str, *, weights: str | None = None) -> TPSeg:
-        """A trained model from its folder, a run folder or a hub id; see tpseg.models.checkpoint.load_model."""
-        from tpseg.models.checkpoint import load_model
-
-        return load_model(source, weights=weights)
-
-    def save_pretrained(self, folder: Path | str) -> None:
-        """Write the model folder; see tpseg.models.checkpoint.save_model."""
-        from tpseg.models.checkpoint import save_model
-
-        save_model(self, Path(folder))
+        return {} if self.gate is None else dict(zip(self.tasks.names, self.gate.splits().tolist(), strict=True))
 
     def set_gate_temperature(self, temperature: float) -> None:
-        if self.adapters is not None and self.adapters.gate is not None:
-            self.adapters.gate.temperature.fill_(temperature)
+        if self.gate is not None:
+            self.gate.temperature.fill_(temperature)
 
     def harden(self) -> None:
         """Replace the gate by its step function: each block then runs one route."""
-        if self.adapters is not None:
+        if isinstance(self.adapters, TCA):
             self.adapters.hardened = True
         self.config = replace(self.config, hardened=True)

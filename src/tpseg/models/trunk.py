@@ -72,6 +72,11 @@ class LeanAttention(Sam2MultiScaleAttention):
         return self.proj(out.transpose(1, 2).reshape(batch, height, width, -1))
 
 
+def is_own(key: str) -> bool:
+    """Whether a tensor of the trunk is Hiera's own, not one that LoRA added."""
+    return ".lora_" not in key
+
+
 class Trunk(nn.Module):
     """Hiera in one of four sizes, with random weights until some are loaded into `hiera`."""
 
@@ -99,9 +104,13 @@ class Trunk(nn.Module):
         """Channels that enter each block: the adapters' widths."""
         self.checkpointing = False
 
+    def own_state(self) -> dict[str, Tensor]:
+        """Hiera's own tensors under the library's names, without what LoRA put around its layers; shares their memory."""
+        return {key.replace(".base_layer.", "."): value for key, value in self.hiera.state_dict().items() if is_own(key)}
+
     @property
     def frozen(self) -> bool:
-        return not any(parameter.requires_grad for parameter in self.parameters())
+        return not any(parameter.requires_grad for key, parameter in self.named_parameters() if is_own(key))
 
     def freeze(self) -> None:
         """Keep the weights as they are; gradients still pass through to the adapters."""

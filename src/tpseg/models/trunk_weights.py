@@ -35,7 +35,7 @@ def load_trunk_weights(trunk: Trunk, source: str) -> None:
     """
     path = find_weights(source)
     state = trunk_keys(read_tensors(path), path)
-    expected = trunk.hiera.state_dict()
+    expected = trunk.own_state()
     found = guess_size(state)
     if found != trunk.size:
         hint = (
@@ -51,7 +51,9 @@ def load_trunk_weights(trunk: Trunk, source: str) -> None:
             f"{path}: not a complete '{trunk.size}' trunk: of {len(expected)} tensors {len(missing)} are missing and {len(wrong)} have "
             f"another shape (first: {(missing + wrong)[0]}); download it again"
         )
-    trunk.hiera.load_state_dict({key: state[key] for key in expected})
+    with torch.no_grad():
+        for key, tensor in expected.items():
+            tensor.copy_(state[key])
 
 
 def find_weights(source: str) -> Path:
@@ -135,7 +137,7 @@ def guess_size(state: Mapping[str, Tensor]) -> str | None:
 def trunk_sha256(trunk: Trunk) -> str:
     """Hash of the trunk's numbers as float32, the same whatever file they came from."""
     digest = hashlib.sha256()
-    for key, value in sorted(trunk.hiera.state_dict().items()):
+    for key, value in sorted(trunk.own_state().items()):
         digest.update(f"{key}{tuple(value.shape)}".encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

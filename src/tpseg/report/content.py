@@ -14,7 +14,7 @@ from tpseg.config import Config
 from tpseg.data.manifest import SPLITS, DataSet, read_dataset
 from tpseg.errors import DataError, TPSegError, UsageError, nearest
 from tpseg.evaluation import read_rows
-from tpseg.models.tpseg import TPSeg
+from tpseg.models.model import LesionModel
 from tpseg.run_folder import read_settings
 from tpseg.tasks import Task, TaskSet
 
@@ -28,7 +28,7 @@ class Content:
     config: Config
     steps: int | None
     tasks: tuple[Task, ...]
-    model: TPSeg | None
+    model: LesionModel | None
     data: DataSet | None
     history: pd.DataFrame | None
     """A row per epoch, as logs/metrics.csv has it."""
@@ -73,12 +73,12 @@ def read_content(run: Path, data: Path | None, split: str) -> Content:
     )  # fmt: skip
 
 
-def _read_model(run: Path, missing: dict[str, str]) -> TPSeg | None:
+def _read_model(run: Path, missing: dict[str, str]) -> LesionModel | None:
     if not (run / "model").is_dir():
         missing["model"] = "This run has no model yet: the first is saved when the first epoch has been validated."
         return None
     try:
-        return TPSeg.from_pretrained(run)
+        return LesionModel.from_pretrained(run)
     except TPSegError as error:
         missing["model"] = f"The model could not be loaded: {error}."
         return None
@@ -92,7 +92,7 @@ def _read_recorded_data(path: Path, missing: dict[str, str]) -> DataSet | None:
         return None
 
 
-def _tasks(run: Path, model: TPSeg | None, data: DataSet | None) -> tuple[Task, ...]:
+def _tasks(run: Path, model: LesionModel | None, data: DataSet | None) -> tuple[Task, ...]:
     """The model's tasks; without a model those of its file, or else of the data."""
     if model is not None:
         return tuple(model.tasks)

@@ -1,0 +1,33 @@
+"""Every model by the name that `model.architecture` takes. A new one is a file under baselines/ and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tpseg.config import ModelConfig
+from tpseg.errors import UsageError, nearest
+from tpseg.models.baselines import monai_networks
+from tpseg.models.baselines.sam2_unet import SAM2UNet
+from tpseg.models.baselines.transunet import transunet
+from tpseg.models.model import LesionModel
+from tpseg.models.tpseg import TPSeg
+from tpseg.tasks import TaskSet
+
+MODELS: dict[str, Callable[[ModelConfig, TaskSet], LesionModel]] = {
+    "tpseg": TPSeg,
+    "monai_unet": monai_networks.unet,
+    "unetplusplus": monai_networks.unetplusplus,
+    "attention_unet": monai_networks.attention_unet,
+    "segresnet": monai_networks.segresnet,
+    "swin_unetr": monai_networks.swin_unetr,
+    "transunet": transunet,
+    "sam2_unet": SAM2UNet,
+}
+
+
+def create(config: ModelConfig, tasks: TaskSet) -> LesionModel:
+    """A new model with random weights; raises UsageError for an architecture that is not there."""
+    if config.architecture not in MODELS:
+        close = nearest(config.architecture, MODELS)
+        raise UsageError(f"model.architecture: found '{config.architecture}'{close} (architectures: {', '.join(MODELS)})")
+    return MODELS[config.architecture](config, tasks)

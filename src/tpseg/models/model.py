@@ -1,0 +1,118 @@
+"""LesionModel: what every model here has in common, TP-Seg or another system: its call, its tasks, its folder on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from tpseg.config import ModelConfig
+from tpseg.models.trunk import Trunk
+from tpseg.tasks import TaskSet
+
+
+@dataclass
+class Decoded:
+    """What one decoder step yields, or, for other systems, one of their outputs."""
+
+    logits: Tensor
+    """(B, 1, h, w)."""
+    features: Tensor | None = None
+    """f of eq. (4), centred or of unit length, (B, C, h, w): what the prototypes are averages of."""
+    refined: Tensor | None = None
+    """y of eq. (10), (B, C, h, w): what the next finer step takes in."""
+    similarity: Tensor | None = None
+    """D, (B, 1, h, w); None where the step has no prototypes."""
+
+
+@dataclass
+class Output:
+    """What a model returns for a batch."""
+
+    logits: Tensor
+    """(B, 1, H, W): the prediction, of the input's size; sigmoid gives the probability of lesion."""
+    supervised: list[Tensor]
+    """Every output that the loss looks at, the prediction first, each (B, 1, H, W)."""
+    similarity: Tensor | None
+    """D of the finest PGTD, (B, 1, H, W) in [-2, 2]: like the lesion prototype above 0; None without prototypes."""
+    steps: list[Decoded]
+    """The decoder's steps, coarse to fine, at their own sizes."""
+
+
+class LesionModel(nn.Module):
+    """A model that segments an image (B, 3, H, W) for a task (B,). Subclasses give `decode`.
+
+    A model without tasks' own parts answers the questions about them with nothing: no prototypes, no splits.
+    """
+
+    stride = 32
+    """Height and width that `decode` sees are multiples of this."""
+
+    def __init__(self, config: ModelConfig, tasks: TaskSet) -> None:
+        super().__init__()
+        self.config = config
+        self.tasks = tasks
+        self.provenance: Mapping[str, Any] = {}
+        self.trunk: Trunk | None = None  # the SAM 2 trunk, where a model has one
+
+    def decode(self, image: Tensor, task: Tensor) -> tuple[Tensor, list[Decoded]]:
+        """Padded image (B, 3, H, W) and task (B,) to the logits (B, 1, h, w) of the prediction and all steps, coarse to fine."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor, task: Tensor) -> Output:
+        """image (B, 3, H, W) normalised with ImageNet's mean and std, task (B,) int64 ids of `self.tasks`."""
+        padded = self.pad(image)
+        logits, steps = self.decode(padded, task)
+        height, width = image.shape[2:]
+
+        def full_size(one: Tensor) -> Tensor:  # (B, 1, h, w) -> (B, 1, H, W)
+            return F.interpolate(one.float(), padded.shape[2:], mode="bilinear", align_corners=False)[..., :height, :width]
+
+        prediction = full_size(logits)
+        sides = [full_size(step.logits) for step in reversed(steps) if step.logits is not logits]
+        similarity = next((step.similarity for step in reversed(steps) if step.similarity is not None), None)
+        return Output(prediction, [prediction, *sides], None if similarity is None else full_size(similarity), steps)
+
+    def pad(self, image: Tensor, value: float = 0.0) -> Tensor:
+        """(B, C, H, W) to the next multiples of the stride, at the right and at the bottom."""
+        height, width = image.shape[2:]
+        return F.pad(image, (0, -width % self.stride, 0, -height % self.stride), value=value)
+
+    def update_prototypes(self, output: Output, mask: Tensor, task: Tensor) -> None:
+        """Move the prototypes towards a training batch; mask (B, 1, H, W) in {0, 1}, task (B,)."""
+
+    def prototypes(self) -> dict[str, Tensor]:
+        """Prototypes by PGTD, 'pgtd3' (coarse) to 'pgtd1': each (T, 2, C), foreground first; empty without PGTDs."""
+        return {}
+
+    def gate_weights(self) -> Tensor | None:
+        """w(τ, b), (T, N): the share of the task route at each block; None without a gate."""
+        return None
+
+    def splits(self) -> dict[str, int]:
+        """b* of each task: the first block, counted from 0, that runs its own route; empty without a gate."""
+        return {}
+
+    def set_gate_temperature(self, temperature: float) -> None:
+        """Temperature of the split gate, where there is one."""
+
+    @classmethod
+    def from_pretrained(cls, source: Path | str, *, weights: str | None = None) -> Self:
+        """A trained model from its folder, a run folder or a hub id; see tpseg.models.checkpoint.load_model."""
+        from tpseg.models.checkpoint import load_model
+
+        model = load_model(source, weights=weights)
+        if not isinstance(model, cls):
+            raise TypeError(f"{source} holds a {type(model).__name__}; load it with tpseg.models.checkpoint.load_model")
+        return model
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the model folder; see tpseg.models.checkpoint.save_model."""
+        from tpseg.models.checkpoint import save_model
+
+        save_model(self, Path(folder))

@@ -1,0 +1,88 @@
+"""One cell of a study, trained and scored in a process of its own: `python -m tpseg.studies.cell FOLDER`.
+
+FOLDER/cell.json says what; FOLDER/run is the run folder; FOLDER/scores.parquet, written last, says that it is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tpseg.config import build_config
+from tpseg.data.manifest import read_dataset
+from tpseg.errors import DataError, TPSegError
+from tpseg.evaluation import evaluate_model, read_rows
+from tpseg.files import replacing, write_atomically
+from tpseg.prediction import Segmenter
+from tpseg.studies.plan import Cell
+
+SCORES = "scores.parquet"
+SPLIT = "test"
+
+
+def write_cell(cell: Cell, data: Path, folder: Path) -> None:
+    """Write FOLDER/cell.json."""
+    content = {**asdict(cell), "config": cell.config.to_dict(), "data": str(data.resolve()), "key": cell.key}
+    write_atomically(folder / "cell.json", json.dumps(content, indent=2) + "\n")
+
+
+def read_cell(folder: Path) -> tuple[Cell, Path]:
+    """A cell and its data set's tasks.yaml."""
+    content: dict[str, Any] = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+    config = build_config(content["config"], source=f"{folder}/cell.json")
+    return Cell(content["row"], content["seed"], tuple(content["tasks"]), config, content["data_sha256"]), Path(content["data"])
+
+
+def read_cell_scores(folder: Path) -> pd.DataFrame:
+    """The scores of a finished cell, a row per image; raises DataError for a damaged file."""
+    try:
+        return pd.read_parquet(folder / SCORES)
+    except (OSError, ValueError) as error:  # pyarrow's errors are among them
+        raise DataError(f"{folder / SCORES}: cannot be read as a table of scores; delete it to train this cell again ({error})") from error
+
+
+def run_cell(folder: Path) -> None:
+    """Train, or go on training, and score; then drop the checkpoints, which nothing needs any more."""
+    from tpseg.training import steps_done, train
+
+    cell, data = read_cell(folder)
+    run = folder / "run"
+    begun = time.monotonic()
+    if not steps_done(run) >= cell.steps():
+        train(cell.config, data, run, tasks=cell.tasks, resume=(run / "settings.yaml").is_file())
+    trained = time.monotonic()
+    only = read_dataset(data).only(cell.tasks)
+    evaluate_model(Segmenter(str(run)), only, SPLIT, ["all"], run / "evaluation")
+    rows = read_rows(run / "evaluation" / f"{SPLIT}.csv")
+    times = {"training_seconds": trained - begun, "evaluation_seconds": time.monotonic() - trained}
+    write_atomically(folder / "times.json", json.dumps({**times, "threads": os.environ.get("OMP_NUM_THREADS")}, indent=2) + "\n")
+    with replacing(folder / SCORES) as new:
+        rows.to_parquet(new, index=False)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
+def leave_with_parent() -> None:
+    """End this process when the study that started it is gone: its end of our standard input closes then, however it ended."""
+
+    def watch() -> None:
+        os.read(0, 1)  # not sys.stdin: Python could not shut down while this thread holds its lock
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    leave_with_parent()
+    try:
+        run_cell(Path(sys.argv[1]))
+    except TPSegError as error:
+        sys.exit(f"tpseg: {error}")

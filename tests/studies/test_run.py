@@ -1,0 +1,126 @@
+"""Cells as processes: skipped when finished, passed over when failed, one study at a time; and a whole study through the CLI."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from miniature import config, write_discs
+
+from tpseg.cli import main
+from tpseg.data.manifest import read_dataset
+from tpseg.data.phantoms import write_phantoms
+from tpseg.errors import UsageError
+from tpseg.studies.cell import SCORES
+from tpseg.studies.plan import Cell
+from tpseg.studies.run import Failure, cell_folder, run_cells
+
+
+def a_cell(tasks: Path, row: str = "A4") -> Cell:
+    data = read_dataset(tasks)
+    return Cell(row, 42, tuple(data.tasks.names), config(training={"epochs": 1}, sampling={"epoch_images": 4}), data.sha256())
+
+
+def run(cells: list[Cell], tasks: Path, out: Path) -> tuple[list[Failure], list[str]]:
+    """Failures, and the rows that were heard of."""
+    heard: list[str] = []
+    return run_cells(cells, tasks, out, 1, lambda cell, failure: heard.append(cell.row)), heard
+
+
+def test_a_finished_cell_is_not_run_again_whatever_its_row(tmp_path: Path) -> None:
+    tasks = write_discs(tmp_path / "data")
+    cell = a_cell(tasks)
+    folder = cell_folder(tmp_path, cell)
+    folder.mkdir(parents=True)
+    (folder / SCORES).touch()
+    assert run([cell, replace(cell, row="C6")], tasks, tmp_path) == ([], [])
+    assert cell_folder(tmp_path, replace(cell, row="C6")) == folder
+
+
+def test_a_failed_cell_says_why_and_the_next_one_is_tried(tmp_path: Path) -> None:
+    tasks = write_discs(tmp_path / "data")
+    first, second = (replace(a_cell(tasks, row), tasks=(f"no_{row}",)) for row in ("first", "second"))
+    failures, heard = run([first, second], tasks, tmp_path)
+    assert heard == ["first", "second"]
+    assert [failure.cell for failure in failures] == [first, second]
+    assert "unknown task 'no_first'" in str(failures[0])
+    assert "unknown task 'no_second'" in failures[1].log.read_text()
+    assert "Traceback" not in failures[1].log.read_text()
+
+
+def test_two_studies_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    tasks = write_discs(tmp_path / "data")
+    with FileLock(tmp_path / ".lock"), pytest.raises(UsageError, match="another tpseg study is at work"):
+        run([a_cell(tasks)], tasks, tmp_path)
+
+
+def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = write_discs(tmp_path / "data")
+    budget = tmp_path / "mini.yaml"
+    budget.write_text("config: small\nsteps: 4\nvalidations: 2\nmodel: {image_size: 32}\n")
+    arguments = [
+        "study",
+        "table4",
+        "--data",
+        str(tasks),
+        "--out",
+        str(tmp_path / "out"),
+        "--budget",
+        str(budget),
+        "--seeds",
+        "2",
+        "--dry-run",
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "w/o PGTD1" in printed
+    assert "10 models, 10 to train" in printed
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tabel3", "--data", "x"], "did you mean 'table3'"),
+        (["table3"], "--data: which data set?"),
+        (["table3", "--data", "DATA", "--rows", "A1,Z9"], "no row 'Z9'"),
+        (["table3", "--data", "DATA", "--budget", "huge"], "no budget or file 'huge'"),
+        (["table3", "--data", "DATA", "--seeds", "0"], "--seeds: found 0"),
+        (["table3", "--data", "DATA", "--jobs", "0"], "--jobs: found 0"),
+    ],
+)
+def test_bad_usage_is_one_sentence(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = write_discs(tmp_path / "data")
+    assert main(["study", *[str(tasks) if word == "DATA" else word for word in arguments], "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_table_3_on_phantoms_is_killed_and_goes_on(tmp_path: Path) -> None:
+    """No finished cell runs twice, and the table is the one of an undisturbed run."""
+    write_phantoms(tmp_path / "data", cases=10, size=64)
+    command = [sys.executable, "-m", "tpseg.cli", "study", "table3", "--data", str(tmp_path / "data" / "tasks.yaml")]
+    command += ["--budget", "tiny", "--seeds", "1"]
+    silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    killed = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], **silent)
+    while len(finished := list((tmp_path / "killed").glob(f"cells/*/{SCORES}"))) < 3:
+        assert killed.poll() is None
+        time.sleep(0.2)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    before = {path: path.stat().st_mtime_ns for path in finished}
+    subprocess.run([*command, "--out", str(tmp_path / "killed")], **silent, check=True)
+    assert {path: path.stat().st_mtime_ns for path in finished} == before
+    assert len(list((tmp_path / "killed").glob(f"cells/*/{SCORES}"))) == 21  # 13 distinct unified models and 8 separate ones
+    rows = ["--rows", "A1,A2,B1"]
+    subprocess.run([*command, "--out", str(tmp_path / "whole"), *rows], **silent, check=True)
+    subprocess.run([*command, "--out", str(tmp_path / "killed"), *rows], **silent, check=True)
+    one, other = ((tmp_path / place / "table3" / "table3.csv").read_text() for place in ("killed", "whole"))
+    assert one == other
