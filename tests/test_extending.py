@@ -36,6 +36,8 @@ def commands(block: str, data: Path, folder: Path) -> list[list[str]]:
         "photo.png": data.parent / "bright_disc" / "00.png",
         "masks": folder / "masks",
         "small,variant.yaml": f"small,{folder / 'variant.yaml'},{folder / 'miniature.yaml'}",
+        "mine.yaml": folder / "mine.yaml",
+        "studies": folder / "studies",
         "small": f"small,{folder / 'miniature.yaml'}",
     }
     found = []
@@ -96,7 +98,7 @@ def test_the_page_s_line_for_the_suite_fits_the_suite() -> None:
 
 @pytest.mark.usefixtures("miniature_trunk")
 def test_the_variant_of_the_page_trains(discs: Path, tmp_path: Path) -> None:
-    (variant,) = blocks("yaml")
+    variant, _ = blocks("yaml")
     (tmp_path / "variant.yaml").write_text(variant)
     settings_file(tmp_path / "miniature.yaml", training={"epochs": 1})
     plain, varied = (load_config(["small", *more]).to_dict()["model"] for more in ([], [tmp_path / "variant.yaml"]))
@@ -106,3 +108,14 @@ def test_the_variant_of_the_page_trains(discs: Path, tmp_path: Path) -> None:
     model = load_model(tmp_path / "runs" / "variant")
     assert (model.config.adapter, model.config.pgtds) == ("plain", (1,))
     assert list(model.prototypes()) == ["pgtd1"]
+
+
+@pytest.mark.usefixtures("miniature_trunk")
+def test_the_study_of_the_page_is_planned(discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, rows = blocks("yaml")
+    (tmp_path / "mine.yaml").write_text(rows)
+    (plan,) = commands(blocks("sh")[2], discs, tmp_path)
+    assert main(plan) == 0
+    printed = capsys.readouterr().out
+    assert "Plain adapters and one PGTD against the full model" in printed
+    assert "18 models, 18 to train" in printed  # 3 seeds of 4 models for all tasks and of 2 for one

@@ -290,7 +290,8 @@ def study(
 
     names = study_names(name)
     if "table5" in names:
-        out_console.print(table5(out / "table5", seconds=0 if dry_run else 20))
+        for part in table5(out / "table5", seconds=0 if dry_run else 45):
+            out_console.print(part)
         names.remove("table5")
     if not names:
         return 0
@@ -306,7 +307,8 @@ def study(
     for one in plan.studies:
         table = Results(one, plan.cells[one.name], plan.data, out, protocol).write()
         if table is not None:
-            out_console.print(table.to_markdown(), f"wrote {out / one.name}")
+            out_console.print(table.to_terminal(without=[task.title for task in plan.data.tasks]))
+            out_console.print(f"wrote {out / one.name}")
     for failure in failures:
         error_console.print(str(failure), style="red")
     return 1 if failures else 0

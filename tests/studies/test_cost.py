@@ -24,7 +24,6 @@ from tpseg.studies.table5 import (
     beside_the_paper,
     compared,
     cost_table,
-    for_terminal,
     measured_table,
     read_printed,
     table5,
@@ -172,7 +171,7 @@ def test_any_rows_can_be_compared(rows):
     assert costs["trainable"]["full"] == costs["total"]["full"]
     assert costs["gmacs"]["full"] > costs["gmacs"]["no adapters"] > 0
     assert costs["gmacs"]["U-Net"] > 0
-    assert "no adapters" in shown(for_terminal(compared(costs.reset_index())))
+    assert "no adapters" in shown(compared(costs.reset_index()).to_terminal())
 
 
 def test_a_constructor_that_reads_numbers_back_is_counted_too():
@@ -245,12 +244,12 @@ def test_time_and_memory_are_measured_in_a_process_of_their_own():
 def test_what_there_is_no_time_for_is_left_out_and_said(caplog):
     assert measure(replace(load_config(["small"]).model, image_size=64), seconds=0.01, device="cpu") == []
     assert "0.01 seconds did not last" in caplog.text
-    assert "Not measured" in shown(for_terminal(measured_table([], "small", 64)))
+    assert "Not measured" in shown(measured_table([], "small", 64).to_terminal())
 
 
 def test_a_smaller_size_than_the_models_is_said():
     half = Measurement("prediction", "float32", 256, 2.0, 8.1, 1, 10**9, "cpu", 1, 0.5)
-    text = shown(for_terminal(measured_table([half], "release", 512)))
+    text = shown(measured_table([half], "release", 512).to_terminal())
     assert "256 px" in text
     assert "about 8.1 s" in text
     assert "1.00 GB" in text
@@ -269,17 +268,18 @@ def test_training_time_is_estimated_by_multiply_adds(rows):
 
 @pytest.mark.usefixtures("miniature_trunk")
 def test_table_5_is_written_in_four_formats_beside_what_is_on_screen(tmp_path, costs):
-    paths = write_cost(tmp_path / "out", [beside_the_paper(costs)])
-    assert sorted(path.name for path in paths) == ["table5.csv", "table5.html", "table5.md", "table5.tex"]
-    for path in paths:
+    write_cost(tmp_path / "out", beside_the_paper(costs))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table5.csv", "table5.html", "table5.md", "table5.tex"]
+    for path in (tmp_path / "out").iterdir():
         assert "264.84" in path.read_text()
-    text = shown(for_terminal(beside_the_paper(costs)))
+    text = shown(beside_the_paper(costs).to_terminal())
     assert "3,373,056" in text
     assert "−0.35 %" in text
 
 
 def test_counts_alone_take_no_measuring(tmp_path: Path):
-    text = shown(table5(tmp_path, presets=["release"], seconds=0))
+    (part,) = table5(tmp_path, presets=["release"], seconds=0)
+    text = shown(part)
     assert "263.92 M" in text
     assert "Measured" not in text
     assert (tmp_path / "table5.md").is_file()

@@ -7,6 +7,7 @@ import re
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from tpseg.metrics import PROTOCOLS
 from tpseg.studies.plan import Row, Study
@@ -269,3 +270,15 @@ def test_from_scores_to_a_table():
     assert column(table, "Average IoU")[0].mark == "best"
     assert column(table, "Average Dice less A4")[0].value == "−10.00 (−10.00 to −10.00)"
     assert column(table, "Average Dice corrected p")[0].value == "0.125"  # 2 of the 16 sign patterns of four images
+
+
+def test_the_terminal_shows_the_averages_without_the_tasks_columns(table: Table) -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table.to_terminal(without=TITLES.values()))
+    text = console.export_text()
+    line = next(line for line in text.splitlines() if "Full | *TP-Seg*" in line)
+    assert "65.61 ± 0.50" in line
+    assert "86.63" in line
+    assert "Skin Lesion" not in text
+    assert PARTS in text
+    assert table.notes[0][:40] in text

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from rich.console import Group
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from tpseg.config import ModelConfig, load_config, require
 from tpseg.files import write_atomically
@@ -277,46 +275,32 @@ def compared(costs: pd.DataFrame, title: str = "Costs of the rows") -> Table:
     return Table("costs", title, ["Row"], headings, lines, notes, costs)
 
 
-def for_terminal(table: Table) -> Group:
-    """A table for the terminal, notes below."""
-    shown = RichTable(title=table.title)
-    for text in table.label_headings:
-        shown.add_column(text)
-    for over, headings in table.spans:
-        for heading in headings:
-            shown.add_column(f"{over}\n{heading.text}" if over else heading.text, justify="right")
-    for group, lines in table.grouped:
-        shown.add_section()
-        if group:
-            shown.add_row(f"[bold]{escape(group)}[/]")
-        for line in lines:
-            shown.add_row(*map(escape, line.labels), *(escape(cell.value) for cell in line.cells))
-    return Group(shown, *(escape(note) for note in table.notes))
+def write_cost(out: Path, table: Table) -> None:
+    """NAME.md, .tex, .csv and .html of a table in the folder `out`."""
+    texts = {"md": table.to_markdown(), "tex": table.to_latex(), "csv": table.to_csv(), "html": table.to_html()}
+    for ending, text in texts.items():
+        write_atomically(out / f"{table.name}.{ending}", text)
 
 
-def write_cost(out: Path, tables: Sequence[Table]) -> list[Path]:
-    """NAME.md, .tex, .csv and .html of each table in the folder `out`; returns the paths."""
-    paths = []
-    for table in tables:
-        texts = {"md": table.to_markdown(), "tex": table.to_latex(), "csv": table.to_csv(), "html": table.to_html()}
-        for ending, text in texts.items():
-            paths.append(out / f"{table.name}.{ending}")
-            write_atomically(paths[-1], text)
-    return paths
+def table5(
+    out: Path | None = None, *, presets: Sequence[str] = ("release", "paper"), tasks: int = 8, seconds: float = 45.0
+) -> Iterator[Group]:
+    """Table 5 for the terminal, part by part as it is ready, and as files in `out`.
 
-
-def table5(out: Path | None = None, *, presets: Sequence[str] = ("release", "paper"), tasks: int = 8, seconds: float = 45.0) -> Group:
-    """Table 5 for the terminal, and as files in `out`: counts of every preset beside the paper's, measurements of the first.
-
-    seconds: when to end; what could not be measured by then is left out, see tpseg.studies.measuring. 0: counts only.
+    First the counts of every preset beside the paper's, then measurements of the first preset. seconds: when to end; what
+    could not be measured by then is left out, see tpseg.studies.measuring. 0: counts only.
     """
     begun = time.monotonic()
     configs = {preset: load_config(preset.split(",")).model for preset in presets}
     first, config = next(iter(configs.items()))
     measuring = Measuring(config, tasks=tasks) if seconds > 0 else None
-    tables = [beside_the_paper({preset: cost_table(one, tasks) for preset, one in configs.items()})]
+    yield _shown_and_written(beside_the_paper({preset: cost_table(one, tasks) for preset, one in configs.items()}), out)
     if measuring is not None:
-        tables.append(measured_table(measuring.finish(max(seconds - (time.monotonic() - begun), 0)), first, config.image_size))
+        measured = measuring.finish(max(seconds - (time.monotonic() - begun), 0))
+        yield _shown_and_written(measured_table(measured, first, config.image_size), out)
+
+
+def _shown_and_written(table: Table, out: Path | None) -> Group:
     if out is not None:
-        write_cost(out, tables)
-    return Group(*(for_terminal(table) for table in tables))
+        write_cost(out, table)
+    return table.to_terminal()

@@ -1,14 +1,17 @@
-"""A table as Markdown, LaTeX, CSV and HTML."""
+"""A table as Markdown, LaTeX, CSV and HTML, and in the terminal."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 import jinja2
 import pandas as pd
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
 
 DASH = "–"
 """Stands where there is no number."""
@@ -118,6 +121,28 @@ class Table:
     def to_csv(self) -> str:
         """`tidy`, numbers in percent (p as it is), empty where there is none."""
         return self.tidy.to_csv(index=False, lineterminator="\n")
+
+    def to_terminal(self, without: Collection[str] = ()) -> Group:
+        """The table for the terminal, notes below; best in bold, second underlined.
+
+        without: what stands over the columns to leave out, such as the tasks', for which a terminal is too narrow.
+        """
+        kept = [position for position, heading in enumerate(self.headings) if heading.over not in without]
+        shown = RichTable(title=Text(self.title), title_justify="left")
+        for text in self.label_headings:
+            shown.add_column(Text(text))
+        for position in kept:
+            shown.add_column(Text(str(self.headings[position])), justify="right")
+        styles = {"best": "bold", "second": "underline", "": ""}
+        for group, lines in self.grouped:
+            shown.add_section()
+            if group:
+                shown.add_row(*[""] * (len(self.label_headings) - 1), Text(group, style="italic"))
+            for line in lines:
+                cells = [line.cells[position] for position in kept]
+                numbers = [Text(cell.value, styles[cell.mark]) + Text(f" ± {cell.spread}" if cell.spread else "") for cell in cells]
+                shown.add_row(*map(Text, line.labels), *numbers)
+        return Group(shown, *map(Text, self.notes))
 
     def to_html(self) -> str:
         """A page of its own that loads nothing and scrolls sideways on a narrow screen, the first column staying in view."""
