@@ -87,14 +87,14 @@ def test_other_images_give_another_key(data: DataSet) -> None:
 
 
 def test_models_for_one_task_share_the_steps_out(data: DataSet) -> None:
-    """240 steps for all in 5 validations of 48; for two separate models 120 each, 5 of 24."""
+    """160 steps for all in 4 validations of 40; for two separate models 80 each, 4 of 20."""
     found = [cell for cell in unfold("table3", data) if cell.row in ("A4", "A5")]
     assert [(cell.tasks, cell.steps()) for cell in found] == [
-        (("bright_disc", "dark_disc"), 240),
-        (("bright_disc",), 120),
-        (("dark_disc",), 120),
+        (("bright_disc", "dark_disc"), 160),
+        (("bright_disc",), 80),
+        (("dark_disc",), 80),
     ]
-    assert {cell.config.training.epochs for cell in found} == {5}
+    assert {cell.config.training.epochs for cell in found} == {4}
 
 
 def test_a_budget_of_epochs_counts_the_training_images(data: DataSet) -> None:

@@ -1,4 +1,4 @@
-"""One cell of a study, trained and scored in a process of its own: `python -m tpseg.studies.cell FOLDER`.
+"""One cell of a study, trained and scored in a process of its own.
 
 FOLDER/cell.json says what; FOLDER/run is the run folder; FOLDER/scores.parquet, written last, says that it is done.
 """
@@ -6,6 +6,7 @@ FOLDER/cell.json says what; FOLDER/run is the run folder; FOLDER/scores.parquet,
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from tpseg.config import build_config
 from tpseg.data.manifest import read_dataset
@@ -24,7 +26,9 @@ from tpseg.evaluation import evaluate_model, read_rows
 from tpseg.files import replacing, write_atomically
 from tpseg.prediction import Segmenter
 from tpseg.studies.plan import Cell
+from tpseg.training import steps_done, train
 
+LOG = "log.txt"
 SCORES = "scores.parquet"
 SPLIT = "test"
 
@@ -52,8 +56,6 @@ def read_cell_scores(folder: Path) -> pd.DataFrame:
 
 def run_cell(folder: Path) -> None:
     """Train, or go on training, and score; then drop the checkpoints, which nothing needs any more."""
-    from tpseg.training import steps_done, train
-
     cell, data = read_cell(folder)
     run = folder / "run"
     begun = time.monotonic()
@@ -64,25 +66,32 @@ def run_cell(folder: Path) -> None:
     evaluate_model(Segmenter(str(run)), only, SPLIT, ["all"], run / "evaluation")
     rows = read_rows(run / "evaluation" / f"{SPLIT}.csv")
     times = {"training_seconds": trained - begun, "evaluation_seconds": time.monotonic() - trained}
-    write_atomically(folder / "times.json", json.dumps({**times, "threads": os.environ.get("OMP_NUM_THREADS")}, indent=2) + "\n")
+    write_atomically(folder / "times.json", json.dumps({**times, "threads": torch.get_num_threads()}, indent=2) + "\n")
     with replacing(folder / SCORES) as new:
         rows.to_parquet(new, index=False)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
 
 
+def process(folder: Path, threads: int) -> None:
+    """What a cell's process does: run the cell, its words in FOLDER/log.txt; exits 1 with the reason as the last line."""
+    leave_with_parent()
+    with (folder / LOG).open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    torch.set_num_threads(threads)
+    try:
+        run_cell(folder)
+    except TPSegError as error:
+        sys.exit(f"tpseg: {error}")
+
+
 def leave_with_parent() -> None:
-    """End this process when the study that started it is gone: its end of our standard input closes then, however it ended."""
+    """End this process when the study that started it is gone, however it ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        os.read(0, 1)  # not sys.stdin: Python could not shut down while this thread holds its lock
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-if __name__ == "__main__":
-    leave_with_parent()
-    try:
-        run_cell(Path(sys.argv[1]))
-    except TPSegError as error:
-        sys.exit(f"tpseg: {error}")

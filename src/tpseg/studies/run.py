@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -16,10 +17,8 @@ from filelock import FileLock, Timeout
 
 from tpseg.config import require
 from tpseg.errors import UsageError
-from tpseg.studies.cell import SCORES, read_cell_scores, write_cell
+from tpseg.studies.cell import LOG, SCORES, process, read_cell_scores, write_cell
 from tpseg.studies.plan import Cell, Study
-
-LOG = "log.txt"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def run_cells(cells: Sequence[Cell], data: Path, out: Path, jobs: int, done: Cal
     failures: list[Failure] = []
     try:
         with FileLock(out / ".lock", timeout=0), ThreadPoolExecutor(jobs) as pool:
-            running: dict[str, subprocess.Popen[bytes]] = {}
+            running: dict[str, BaseProcess] = {}
             futures = {pool.submit(_run_process, cell, data, out, jobs, running): cell for cell in waiting}
             try:
                 for future in as_completed(futures):
@@ -74,35 +73,36 @@ def run_cells(cells: Sequence[Cell], data: Path, out: Path, jobs: int, done: Cal
                     done(futures[future], failure)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in list(running.values()):
-                    process.kill()
+                for child in list(running.values()):
+                    child.kill()
                 raise
     except Timeout as error:
         raise UsageError(f"{out}: another tpseg study is at work in this folder; wait for it or choose another --out") from error
     return failures
 
 
-def _run_process(cell: Cell, data: Path, out: Path, jobs: int, running: dict[str, subprocess.Popen[bytes]]) -> Failure | None:
+def _run_process(cell: Cell, data: Path, out: Path, jobs: int, running: dict[str, BaseProcess]) -> Failure | None:
     folder = cell_folder(out, cell)
     folder.mkdir(parents=True, exist_ok=True)
     write_cell(cell, data, folder)
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    with (
-        (folder / LOG).open("ab") as log,
-        subprocess.Popen(
-            [sys.executable, "-m", "tpseg.studies.cell", str(folder)],
-            stdin=subprocess.PIPE,  # closes when this process ends, which tells the cell to end
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": threads},
-        ) as process,
-    ):
-        running[cell.key] = process
-        code = process.wait()
-        del running[cell.key]
-    if code == 0 and is_finished(out, cell):
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    child = _new_process(folder, threads)
+    child.start()
+    running[cell.key] = child
+    child.join()
+    del running[cell.key]
+    if child.exitcode == 0 and is_finished(out, cell):
         return None
-    return Failure(cell, _reason(folder / LOG, code), folder / LOG)
+    return Failure(cell, _reason(folder / LOG, child.exitcode or 0), folder / LOG)
+
+
+def _new_process(folder: Path, threads: int) -> BaseProcess:
+    """From a server that has done the imports, which take longer than a small cell; from scratch where there is none."""
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(kind)
+    if kind == "forkserver":
+        context.set_forkserver_preload(["tpseg.studies.cell"])
+    return context.Process(target=process, args=(folder, threads))
 
 
 def _reason(log: Path, code: int) -> str:
