@@ -284,15 +284,14 @@ def study(
     """
     from tpseg.progress import track_ends
     from tpseg.studies.conduct import conduct, make_plan, plan_table, study_names
-    from tpseg.studies.results import Results
+    from tpseg.studies.results import write_results
     from tpseg.studies.run import resolve_jobs
     from tpseg.studies.table5 import table5
 
     names = study_names(name)
-    if "table5" in names:
-        for part in table5(out / "table5", seconds=0 if dry_run else 45):
-            out_console.print(part)
-        names.remove("table5")
+    for part in table5(out / "table5", seconds=0 if dry_run else 45) if "table5" in names else ():
+        out_console.print(part)
+    names = [one for one in names if one != "table5"]
     if not names:
         return 0
     if data is None:
@@ -304,11 +303,8 @@ def study(
         return 0
     with track_ends("training models", len(plan.unfinished())) as ended:
         failures = conduct(plan, jobs, ended)
-    for one in plan.studies:
-        table = Results(one, plan.cells[one.name], plan.data, out, protocol).write()
-        if table is not None:
-            out_console.print(table.to_terminal(without=[task.title for task in plan.data.tasks]))
-            out_console.print(f"wrote {out / one.name}")
+    for folder, table in write_results(plan, protocol):
+        out_console.print(table.to_terminal(without=[task.title for task in plan.data.tasks]), f"wrote {folder}", sep="\n")
     for failure in failures:
         error_console.print(str(failure), style="red")
     return 1 if failures else 0

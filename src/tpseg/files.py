@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from tpseg.errors import DataError
 
 
 @contextmanager
@@ -47,3 +51,14 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def read_json_object(path: Path, refusal: str) -> dict[str, Any]:
+    """A JSON object; raises DataError with the words of `refusal` for a file that is damaged or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {refusal} ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: {refusal} (found {type(content).__name__})")
+    return content

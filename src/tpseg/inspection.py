@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tpseg.config import ModelConfig, load_config, preset_names, require
 from tpseg.errors import UsageError, nearest
 from tpseg.models.adapters import TCA
-from tpseg.models.catalogue import create
+from tpseg.models.catalogue import create_without_memory
 from tpseg.models.checkpoint import find_model, read_model_config, read_provenance
 from tpseg.models.model import LesionModel
 from tpseg.tasks import Task, TaskSet
@@ -40,8 +40,7 @@ def describe(source: str, tasks: int = 8, size: int | None = None) -> dict[str, 
         splits = provenance.get("training", {}).get("splits")
     size = config.image_size if size is None else size
     require(size >= 1, "size", size, "1 or more pixels")
-    with torch.device("meta"):
-        model = create(config, task_set)
+    model = create_without_memory(config, task_set)
     return {
         "model": source,
         "tasks": [{"name": task.name, "modality": task.modality} for task in task_set],
@@ -60,8 +59,7 @@ def is_preset(source: str) -> bool:
 
 def parameters(model: LesionModel, config: ModelConfig, tasks: TaskSet) -> dict[str, int]:
     """Number of parameters: total, trainable, by part, of one adapter route, and what one more task adds."""
-    with torch.device("meta"):
-        larger = create(config, TaskSet([*tasks, Task("one-more-task")]))
+    larger = create_without_memory(config, TaskSet([*tasks, Task("one-more-task")]))
     adapters = getattr(model, "adapters", None)
     parts = {name: count(part) for name, part in model.named_children()}
     if isinstance(adapters, TCA):
@@ -81,11 +79,15 @@ def count(module: nn.Module | None) -> int:
 
 def count_flops(model: LesionModel, size: int) -> int:
     """Floating-point operations for one image and one task, two for each multiplication with addition."""
+    return int(run_counted(model, size).get_total_flops())
+
+
+def run_counted(model: LesionModel, size: int) -> FlopCounterMode:
+    """PyTorch's counter after one image (1, 3, size, size) of one task; model: on the meta device."""
     counter = FlopCounterMode(display=False)
-    image = torch.empty(1, 3, size, size, device="meta")
     with torch.no_grad(), counter:
-        model.eval()(image, torch.zeros(1, dtype=torch.int64))
-    return int(counter.get_total_flops())
+        model.eval()(torch.empty(1, 3, size, size, device="meta"), torch.zeros(1, dtype=torch.int64))
+    return counter
 
 
 def info_table(content: dict[str, Any]) -> Group:

@@ -19,7 +19,7 @@ from tpseg.losses import segmentation_loss
 from tpseg.models.baselines.sam2_unet import SAM2UNet
 from tpseg.models.baselines.task_blind import TaskBlind
 from tpseg.models.baselines.transunet import GRID, ResNet, StandardisedConv2d, Transformer, TransformerLayer, TransUNet
-from tpseg.models.catalogue import MODELS, create
+from tpseg.models.catalogue import MODELS, create, create_without_memory
 from tpseg.models.checkpoint import load_model
 from tpseg.models.model import LesionModel
 from tpseg.prediction import Segmenter
@@ -42,8 +42,7 @@ def count(module: nn.Module) -> int:
 
 def full_size(architecture: str, **changes: object) -> LesionModel:
     """As its authors have it, without memory for its weights."""
-    with torch.device("meta"):
-        return create(ModelConfig(architecture=architecture, **changes), TASKS)  # type: ignore[arg-type]
+    return create_without_memory(ModelConfig(architecture=architecture, **changes), TASKS)  # type: ignore[arg-type]
 
 
 # Size

@@ -16,13 +16,12 @@ from rich.console import Console
 
 from tpseg.config import ModelConfig, load_config
 from tpseg.errors import UsageError
-from tpseg.studies.cost import compare_costs, macs_by_part, once_for_equals, skeleton, training_macs
-from tpseg.studies.measuring import Measurement, measure, size_ladder, time_runs, training_seconds
+from tpseg.studies.cost import macs_by_part, once_for_equals, skeleton, training_macs
+from tpseg.studies.measuring import Measurement, Measuring, size_ladder, time_runs, training_seconds
 from tpseg.studies.table5 import (
     NOTABLE,
     PRINTED,
     beside_the_paper,
-    compared,
     cost_table,
     measured_table,
     read_printed,
@@ -163,17 +162,6 @@ def test_rows_that_differ_in_what_costs_nothing_are_counted_once():
     assert counted == [full, configs["more"]]
 
 
-@pytest.mark.usefixtures("miniature_trunk")
-def test_any_rows_can_be_compared(rows):
-    costs = compare_costs(rows, tasks=2).set_index("name")
-    assert costs["total"]["full"] == sum(parameter.numel() for parameter in skeleton(rows[0][1], 2).parameters())
-    assert costs["per_task"]["full"] == compare_costs(rows[:1], tasks=3)["total"][0] - costs["total"]["full"] > 0
-    assert costs["trainable"]["full"] == costs["total"]["full"]
-    assert costs["gmacs"]["full"] > costs["gmacs"]["no adapters"] > 0
-    assert costs["gmacs"]["U-Net"] > 0
-    assert "no adapters" in shown(compared(costs.reset_index()).to_terminal())
-
-
 def test_a_constructor_that_reads_numbers_back_is_counted_too():
     """MONAI's Swin cannot be built without memory."""
     swin = replace(load_config(["small"]).model, architecture="swin_unetr", image_size=64)
@@ -227,7 +215,7 @@ def test_sizes_measured_are_multiples_of_the_stride():
 
 def test_time_and_memory_are_measured_in_a_process_of_their_own():
     small = replace(load_config(["small"]).model, image_size=64)
-    found = measure(small, tasks=2, seconds=600, runs=1, checkpointing=True, device="cpu")
+    found = Measuring(small, tasks=2, runs=1, checkpointing=True, device="cpu").finish(600)
     works = [one.work for one in found]
     assert {"prediction", "training step", "training step, recomputing"} == set(works)
     assert all(one.seconds > 0 and one.size == 64 and one.full_seconds == one.seconds and one.runs >= 1 for one in found)
@@ -242,7 +230,7 @@ def test_time_and_memory_are_measured_in_a_process_of_their_own():
 
 
 def test_what_there_is_no_time_for_is_left_out_and_said(caplog):
-    assert measure(replace(load_config(["small"]).model, image_size=64), seconds=0.01, device="cpu") == []
+    assert Measuring(replace(load_config(["small"]).model, image_size=64), device="cpu").finish(0.01) == []
     assert "0.01 seconds did not last" in caplog.text
     assert "Not measured" in shown(measured_table([], "small", 64).to_terminal())
 

@@ -20,7 +20,7 @@ def data(tmp_path: Path) -> DataSet:
 
 
 def unfold(name: str, data: DataSet, seeds: tuple[int, ...] = (42,), budget: str = "small") -> list[Cell]:
-    return cells(read_study(name), read_budget(budget), data, seeds)
+    return cells(read_study(name), read_budget(budget), data, data.sha256(), seeds)
 
 
 def study_file(path: Path, **content: object) -> str:
@@ -106,7 +106,7 @@ def test_a_users_own_study_is_a_few_lines(tmp_path: Path, data: DataSet) -> None
     rows = {"base": {"config": "baseline"}, "wide": {"name": "rank 128", "model": {"rank": 128}, "training": {"learning_rate": 1e-3}}}
     study = read_study(study_file(tmp_path / "mine.yaml", rows=rows, reference="wide"))
     assert (study.name, study.title, study.reference, study.layout) == ("mine", "mine", "wide", "tasks")
-    base, wide = cells(study, read_budget("small"), data, [1])
+    base, wide = cells(study, read_budget("small"), data, data.sha256(), [1])
     assert (base.config.model.pgtds, base.config.training.learning_rate) == ((), 5e-4)
     assert (wide.config.model.rank, wide.config.training.learning_rate, wide.config.model.image_size) == (128, 1e-3, 128)
 
@@ -140,7 +140,7 @@ def test_a_wrong_study_file_is_refused_by_its_key(content: dict[str, object], me
 def test_a_wrong_type_names_the_row(tmp_path: Path, data: DataSet) -> None:
     study = read_study(study_file(tmp_path / "mine.yaml", rows={"a": {"model": {"rank": "many"}}}))
     with pytest.raises(UsageError, match=r"study mine, row a.*rank"):
-        cells(study, read_budget("small"), data, [1])
+        cells(study, read_budget("small"), data, data.sha256(), [1])
 
 
 def test_unknown_names_name_the_nearest() -> None:

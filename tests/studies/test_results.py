@@ -12,6 +12,7 @@ from miniature import SETTINGS, write_discs
 
 from tpseg.config import merge
 from tpseg.data.manifest import DataSet, read_dataset
+from tpseg.studies import plan, results
 from tpseg.studies.cell import run_cell, write_cell
 from tpseg.studies.plan import Budget, Cell, Row, Study, cells
 from tpseg.studies.results import Results
@@ -37,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, data: DataSet, miniature_trunk_module: None) -> tuple[Path, list[Cell]]:
     out = tmp_path_factory.mktemp("results") / "out"
-    planned = cells(STUDY, BUDGET, data, [42, 43])
+    planned = cells(STUDY, BUDGET, data, data.sha256(), [42, 43])
     for cell in {cell.key: cell for cell in planned}.values():
         write_cell(cell, data.source, cell_folder(out, cell))
         run_cell(cell_folder(out, cell))
@@ -101,5 +102,9 @@ def test_without_the_reference_there_is_a_table_and_no_test(finished: tuple[Path
 
 
 def test_nothing_finished_writes_nothing(tmp_path: Path, data: DataSet) -> None:
-    assert Results(STUDY, cells(STUDY, BUDGET, data, [42]), data, tmp_path).write() is None
+    assert Results(STUDY, cells(STUDY, BUDGET, data, data.sha256(), [42]), data, tmp_path).write() is None
     assert not any(tmp_path.iterdir())
+
+
+def test_every_figure_that_a_study_may_name_can_be_drawn() -> None:
+    assert set(plan.FIGURES) == set(results.FIGURES)

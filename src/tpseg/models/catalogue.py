@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from tpseg.config import ModelConfig
 from tpseg.errors import UsageError, nearest
 from tpseg.models.baselines import monai_networks
@@ -27,7 +29,21 @@ MODELS: dict[str, Callable[[ModelConfig, TaskSet], LesionModel]] = {
 
 def create(config: ModelConfig, tasks: TaskSet) -> LesionModel:
     """A new model with random weights; raises UsageError for an architecture that is not there."""
-    if config.architecture not in MODELS:
-        close = nearest(config.architecture, MODELS)
-        raise UsageError(f"model.architecture: found '{config.architecture}'{close} (architectures: {', '.join(MODELS)})")
+    check_architecture(config.architecture, "model.architecture")
     return MODELS[config.architecture](config, tasks)
+
+
+def create_without_memory(config: ModelConfig, tasks: TaskSet) -> LesionModel:
+    """The same on the meta device, where only sizes are known; random numbers stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return create(config, tasks)
+        except RuntimeError:  # a constructor that reads numbers back, such as the drop path rates of MONAI's Swin
+            return create(config, tasks).to("meta")
+
+
+def check_architecture(name: str, key: str) -> None:
+    """Raise UsageError that names the key, for an architecture that is not there."""
+    if name not in MODELS:
+        raise UsageError(f"{key}: found '{name}'{nearest(name, MODELS)} (architectures: {', '.join(MODELS)})")

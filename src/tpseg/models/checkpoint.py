@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from tpseg.config import ModelConfig, build_config
 from tpseg.errors import DataError, UsageError
-from tpseg.files import replacing_folder
+from tpseg.files import read_json_object, replacing_folder
 from tpseg.models.catalogue import create
 from tpseg.models.model import LesionModel
 from tpseg.models.trunk import is_own
@@ -100,13 +100,7 @@ def find_model(source: Path | str) -> Path:
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """Where a model comes from; raises DataError if the file is damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a provenance file written by tpseg ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not a provenance file written by tpseg (found {type(content).__name__})")
-    return content
+    return read_json_object(path, "not a provenance file written by tpseg")
 
 
 def read_model_config(folder: Path) -> tuple[ModelConfig, str | None]:

@@ -30,9 +30,12 @@ class PlainAdapters(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList([Bottleneck(width, rank) for width in trunk.block_widths])
 
-    def bind(self, routing: Routing) -> Adapt:
+    def forward(self, index: int, tokens: Tensor) -> Tensor:
         """The hook that the trunk calls before each block."""
-        return lambda index, tokens: self.blocks[index](tokens)
+        return self.blocks[index](tokens)
+
+    def bind(self, routing: Routing) -> Adapt:
+        return self
 
 
 def add_lora(trunk: Trunk, rank: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from tpseg.config import Config
 from tpseg.data.manifest import SPLITS, DataSet, read_dataset
 from tpseg.errors import DataError, TPSegError, UsageError, nearest
 from tpseg.evaluation import read_rows
+from tpseg.files import read_json_object
 from tpseg.models.model import LesionModel
 from tpseg.run_folder import read_settings
 from tpseg.tasks import Task, TaskSet
@@ -133,12 +133,4 @@ def _read_evaluation(run: Path, data: Path, split: str, missing: dict[str, str])
 
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
+    return read_json_object(path, "cannot be read as JSON") if path.is_file() else {}

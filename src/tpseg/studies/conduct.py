@@ -52,7 +52,8 @@ def make_plan(
     dataset, read = read_dataset(data), read_budget(budget)
     dataset.split("val"), dataset.split("test")  # raises where there is none
     numbers = range(FIRST_SEED, FIRST_SEED + seeds)
-    return Plan(tuple(studies), read, dataset, {study.name: cells(study, read, dataset, numbers, steps) for study in studies}, out)
+    sha256 = dataset.sha256()
+    return Plan(tuple(studies), read, dataset, {study.name: cells(study, read, dataset, sha256, numbers, steps) for study in studies}, out)
 
 
 def conduct(plan: Plan, jobs: int, ended: Callable[[str], None]) -> list[Failure]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TypeVar
 
-import pandas as pd
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from tpseg.config import ModelConfig, require
-from tpseg.inspection import count
-from tpseg.models.catalogue import create
+from tpseg.inspection import run_counted
+from tpseg.models.catalogue import create_without_memory
 from tpseg.models.model import LesionModel
 from tpseg.models.trunk import is_own
 from tpseg.tasks import Task, TaskSet
@@ -25,13 +21,7 @@ FREE = ("weights", "amplifier", "modulation", "reinforcement", "momentum")
 def skeleton(config: ModelConfig, tasks: int) -> LesionModel:
     """The model without memory for its weights, on the meta device."""
     require(tasks >= 1, "tasks", tasks, "1 or more")
-    task_set = TaskSet([Task(f"task{number}") for number in range(1, tasks + 1)])
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return create(config, task_set)
-        except RuntimeError:  # a constructor that reads numbers back, such as the drop path rates of MONAI's Swin
-            return create(config, task_set).to("meta")
+    return create_without_memory(config, TaskSet([Task(f"task{number}") for number in range(1, tasks + 1)]))
 
 
 def macs_by_part(model: LesionModel, size: int) -> dict[str, int]:
@@ -39,10 +29,7 @@ def macs_by_part(model: LesionModel, size: int) -> dict[str, int]:
 
     model: on the meta device. Matrix products and convolutions count; norms, activations and resizing do not.
     """
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model.eval()(torch.empty(1, 3, size, size, device="meta"), torch.zeros(1, dtype=torch.int64))
-    macs = {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}
+    macs = {name: sum(operations.values()) // 2 for name, operations in run_counted(model, size).get_flop_counts().items()}
     root = type(model).__name__
     parts = {name: _outermost(macs, f"{root}.{name}") for name, _ in model.named_children()}
     if "adapters" in parts:
@@ -69,27 +56,6 @@ def training_macs(model: LesionModel, size: int) -> int:
         return total
     learns = "adapters" in parts or any(not is_own(name) for name, _ in model.trunk.named_parameters())
     return total - parts["trunk"] * (1 if learns else 2)
-
-
-def compare_costs(rows: Sequence[tuple[str, ModelConfig]], tasks: int = 8) -> pd.DataFrame:
-    """What the rows of a study cost: columns name, total, trainable, per_task, image_size, gmacs.
-
-    total, trainable: parameters of one model for all tasks; per_task: parameters that one more task adds; gmacs: 10⁹
-    multiply-adds for one image of the row's size. A row of separate models has `tasks` models of one task each.
-    """
-
-    def count_one(config: ModelConfig) -> dict[str, float]:
-        model = skeleton(config, tasks)
-        return {
-            "total": count(model),
-            "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-            "per_task": count(skeleton(config, tasks + 1)) - count(model),
-            "image_size": config.image_size,
-            "gmacs": sum(macs_by_part(model, config.image_size).values()) / 1e9,
-        }
-
-    costs = once_for_equals(dict(rows), count_one)
-    return pd.DataFrame([{"name": name, **costs[name]} for name, _ in rows])
 
 
 def once_for_equals(configs: Mapping[str, ModelConfig], find: Callable[[ModelConfig], T]) -> dict[str, T]:

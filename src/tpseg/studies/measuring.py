@@ -1,6 +1,6 @@
 """What models cost on this machine, measured with random weights: seconds an image and peak memory.
 
-`python -m tpseg.studies.measuring` is the process that `measure` starts, so that what ran before does not count. It
+`python -m tpseg.studies.measuring` is the process that `Measuring` starts, so that what ran before does not count. It
 builds the model once and forks for each measurement, so that each has a peak of its own.
 """
 
@@ -113,19 +113,6 @@ class Measuring:
             reason = (errors.strip().splitlines() or ["it ended without a word, for want of memory perhaps"])[-1]
             log.warning("%d of %d measurements are missing (%s)", len(self.jobs) - len(lines), len(self.jobs), reason)
         return [Measurement(**line) for line in lines]
-
-
-def measure(
-    config: ModelConfig,
-    *,
-    tasks: int = 8,
-    seconds: float = 30.0,
-    runs: int = 10,
-    checkpointing: bool | None = None,
-    device: str | None = None,
-) -> list[Measurement]:
-    """Seconds and memory of one image, see `Measuring`; starting, importing and building are part of `seconds`."""
-    return Measuring(config, tasks=tasks, runs=runs, checkpointing=checkpointing, device=device).finish(seconds)
 
 
 def idle_threads() -> int:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 from tpseg.config import Config, TrainingConfig, build_config, check_keys, merge, read_source
 from tpseg.data.manifest import DataSet
 from tpseg.errors import UsageError, nearest
-from tpseg.models.catalogue import MODELS
+from tpseg.models.catalogue import check_architecture
 
 HERE = Path(__file__).parent
 LAYOUTS = ("tasks", "averages")
@@ -60,7 +61,7 @@ class Study:
             if one not in known:
                 raise UsageError(f"study {self.name}: no row '{one}'{nearest(one, known)} (rows: {', '.join(known)})")
         kept = tuple(row for row in self.rows if row.id in ids or row.id == self.reference)
-        return Study(self.name, self.title, self.reference, kept, self.layout, self.figures)
+        return replace(self, rows=kept)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Cell:
     config: Config
     data_sha256: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same for cells that are the same model, whatever study or row they are in."""
         content = {"config": self.config.to_dict(), "tasks": self.tasks, "data": self.data_sha256}
@@ -141,9 +142,7 @@ def _row(id: str, entry: Any, path: Path) -> Row:
     _check(entry, ROW_KEYS, path, f"rows.{id}.")
     settings = merge(*[read_source(name) for name in str(entry["config"]).split(",")] if "config" in entry else [{}], _settings(entry))
     check_keys(settings, Config, str(path), f"rows.{id}.")
-    architecture = settings.get("model", {}).get("architecture", "tpseg")
-    if architecture not in MODELS:
-        raise UsageError(f"{path}: rows.{id}.model.architecture: found '{architecture}'{nearest(architecture, MODELS)}")
+    check_architecture(settings.get("model", {}).get("architecture", "tpseg"), f"{path}: rows.{id}.model.architecture")
     return Row(
         id, str(entry.get("name", id)), str(entry.get("group", "")), settings, bool(entry.get("separate", False)), entry.get("paper", {})
     )
@@ -187,13 +186,12 @@ def _check(content: Any, keys: Sequence[str], path: Path, prefix: str) -> None:
             raise UsageError(f"{path}: unknown key '{prefix}{key}'{nearest(str(key), keys)} (keys: {', '.join(keys)})")
 
 
-def cells(study: Study, budget: Budget, data: DataSet, seeds: Sequence[int], steps: int | None = None) -> list[Cell]:
+def cells(study: Study, budget: Budget, data: DataSet, sha256: str, seeds: Sequence[int], steps: int | None = None) -> list[Cell]:
     """Every model that a study trains, row by row; rows that are the same model give equal keys.
 
-    steps replaces the budget's. Models for one task get an equal share of the steps, so that a separate row sees as many
-    images of each task as a row with one model for all.
+    sha256: the data's hash, which takes reading every image. steps replaces the budget's. Models for one task get an equal
+    share of the steps, so that a separate row sees as many images of each task as a row with one model for all.
     """
-    sha256 = data.sha256()
     images = len(data.split("train"))
     found = []
     for row in study.rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tpseg.data.manifest import Case, DataSet
@@ -13,6 +14,7 @@ from tpseg.models.checkpoint import load_model
 from tpseg.models.model import LesionModel
 from tpseg.prediction import Segmenter
 from tpseg.studies import figures, learned
+from tpseg.studies.conduct import Plan
 from tpseg.studies.pictures import visual_comparison
 from tpseg.studies.plan import Cell, Study
 from tpseg.studies.run import cell_folder, is_finished, read_scores
@@ -75,6 +77,15 @@ class Results:
         return table[table["row"] == self.study.reference]
 
 
+def write_results(plan: Plan, protocol: str) -> Iterator[tuple[Path, Table]]:
+    """Write what each study of a plan has so far; its folder and its table, where a row is finished."""
+    for study in plan.studies:
+        results = Results(study, plan.cells[study.name], plan.data, plan.out, protocol)
+        table = results.write()
+        if table is not None:
+            yield results.folder, table
+
+
 class _Models(Mapping[tuple[str, int], LesionModel]):
     def __init__(self, runs: Mapping[tuple[str, int], Path]) -> None:
         self.runs = runs
@@ -95,12 +106,12 @@ def draw_pictures(results: Results, name: str) -> None:
     runs = {cell.row: results.run(cell) for cell in results.unified() if cell.seed == seed}
     segmenters = {row: Segmenter(str(run)) for row, run in runs.items()}
 
-    def segment(row: str, case: Case) -> object:
+    def segment(row: str, case: Case) -> np.ndarray:
         return segmenters[row](case.image, case.task).mask
 
     rows = {row: name for row, name in results.names.items() if row in runs}
     reference, note = results.study.reference, f"Models of seed {seed}."
-    visual_comparison(results.folder / name, results.data, results.scores, rows, results.titles, segment, reference, note)  # type: ignore[arg-type]
+    visual_comparison(results.folder / name, results.data, results.scores, rows, results.titles, segment, reference, note)
 
 
 def draw_prototypes(results: Results) -> None:

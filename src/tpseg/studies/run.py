@@ -56,11 +56,11 @@ def resolve_jobs(jobs: int | None) -> int:
 def run_cells(cells: Sequence[Cell], data: Path, out: Path, jobs: int, done: Callable[[Cell, Failure | None], None]) -> list[Failure]:
     """Train and score what is not finished; `done` hears of each cell as it ends. Returns the failures.
 
-    Equal cells run once. Raises UsageError if another study is at work in `out`; stopped by Ctrl-C or a kill, the cells
+    cells: all different. Raises UsageError if another study is at work in `out`; stopped by Ctrl-C or a kill, the cells
     stop too, and the next call goes on with each from its last checkpoint.
     """
     out.mkdir(parents=True, exist_ok=True)
-    waiting = list({cell.key: cell for cell in cells if not is_finished(out, cell)}.values())
+    waiting = [cell for cell in cells if not is_finished(out, cell)]
     failures: list[Failure] = []
     try:
         with FileLock(out / ".lock", timeout=0), ThreadPoolExecutor(jobs) as pool:

@@ -263,18 +263,6 @@ def measured_table(measurements: Sequence[Measurement], name: str, size: int) ->
     return Table("table5-measured", f"Measured here: preset {name}, {size} px", ["one image"], headings, lines, notes, tidy)
 
 
-def compared(costs: pd.DataFrame, title: str = "Costs of the rows") -> Table:
-    """The table of `tpseg.studies.cost.compare_costs`."""
-    lines = [
-        Line("", [row["name"]], [Cell(million(row[key])) for key in ("total", "trainable", "per_task")] + [Cell(f"{row['gmacs']:.2f} G")])
-        for row in costs.to_dict("records")
-    ]
-    headings = [Heading("", text) for text in ("parameters", "trained", "growth/task", "FLOPs")]
-    sizes = " or ".join(map(str, sorted(costs["image_size"].unique())))
-    notes = [f"FLOPs are multiply-adds of one image and one task at {sizes} px, two operations each."]
-    return Table("costs", title, ["Row"], headings, lines, notes, costs)
-
-
 def write_cost(out: Path, table: Table) -> None:
     """NAME.md, .tex, .csv and .html of a table in the folder `out`."""
     texts = {"md": table.to_markdown(), "tex": table.to_latex(), "csv": table.to_csv(), "html": table.to_html()}

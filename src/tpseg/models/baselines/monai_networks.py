@@ -7,7 +7,6 @@ with the weights of one that was not. MONAI's networks take seconds to import an
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from tpseg.config import ModelConfig
@@ -71,7 +70,4 @@ def swin_unetr(config: ModelConfig, tasks: TaskSet) -> TaskBlind:
     """
     from monai.networks.nets import SwinUNETR
 
-    width, device = first_width(config, 48, 12), torch.get_default_device()
-    with torch.device("cpu"):  # it reads numbers back, which a model on the meta device has none of
-        network = SwinUNETR(3, 1, feature_size=width, spatial_dims=2)
-    return TaskBlind(config, tasks, network.to(device), stride=64)
+    return TaskBlind(config, tasks, SwinUNETR(3, 1, feature_size=first_width(config, 48, 12), spatial_dims=2), stride=64)

@@ -64,7 +64,7 @@ class SAM2UNet(LesionModel):
         self.heads = nn.ModuleList([nn.Conv2d(width, 1, 1) for _ in range(3)])
 
     def decode(self, image: Tensor, task: Tensor) -> tuple[Tensor, list[Decoded]]:
-        stages = self.trunk(image, lambda index, tokens: self.adapters.blocks[index](tokens))
+        stages = self.trunk(image, self.adapters)
         *lows, x = [field(stage) for field, stage in zip(self.fields, stages, strict=True)]
         decoded = []
         for step, head, low in zip(self.steps, self.heads, reversed(lows), strict=True):
