@@ -11,7 +11,7 @@ import torch
 from miniature import disc
 from PIL import Image
 
-import tpseg.prediction
+import tpseg.network
 from tpseg.data.formats import open_image, read_image, read_mask
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
@@ -22,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("miniature_trunk", "in_32_bit")
 
 @pytest.fixture
 def in_32_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tpseg.prediction, "autocast", lambda device: nullcontext())
+    monkeypatch.setattr(tpseg.network, "autocast", lambda device: nullcontext())
+    monkeypatch.setattr(tpseg.network, "bf16_is_native", lambda device: False)
 
 
 @pytest.fixture

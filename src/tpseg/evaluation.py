@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from tpseg.ahead import THREADS, ahead
 from tpseg.data.dataset import read_pair
 from tpseg.data.formats import IMAGE_SUFFIXES, open_image, read_mask
 from tpseg.data.manifest import Case, DataSet
@@ -294,9 +296,10 @@ def evaluate_model(
             "take it out of the tasks.yaml or name the tasks to score with --tasks"
         )
     cases = data.split(split)
-    images = (read_pair(case)[0] for case in cases)
-    predictions = segmenter.predict(images, (case.task for case in cases), batch_size)
-    return _evaluate(cases, (one.probability for one in predictions), split, names, out, segmenter.image_size, watch)
+    with ThreadPoolExecutor(THREADS) as pool:
+        images = ahead(pool, lambda case: segmenter.load(read_pair(case)[0]), cases, 2 * batch_size)
+        answers = segmenter.answers(images, ([case.task] for case in cases), batch_size)
+        return _evaluate(cases, (answer.probability() for answer in answers), split, names, out, segmenter.image_size, watch)
 
 
 def _evaluate(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from tpseg.ahead import THREADS, ahead
 from tpseg.data.formats import IMAGE_SUFFIXES, read_image, stretch, to_rgb
 from tpseg.data.transforms import preprocess
 from tpseg.errors import DataError, UsageError
 from tpseg.files import replacing
-from tpseg.hardware import autocast, pick_device
 from tpseg.models.model import LesionModel
+from tpseg.network import Network, TorchNetwork, open_network
 from tpseg.overlay import draw_overlay
 from tpseg.tasks import TaskSet
 
@@ -39,21 +42,54 @@ class Prediction:
     task: str
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """An image ready for the network."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8."""
+    pixels: Tensor
+    """(3, S, S) float32, normalised."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network says of one image for one task, at the network's size."""
+
+    logits: Tensor
+    """(1, S, S)."""
+    similarity: Tensor | None
+    size: tuple[int, int]
+    """Height and width of the image."""
+    task: str
+
+    def probability(self) -> np.ndarray:
+        """(H, W) float32 in [0, 1], in the image's own size."""
+        return torch.sigmoid(resize_map(self.logits, self.size)).numpy()
+
+    def prediction(self) -> Prediction:
+        """All maps in the image's own size."""
+        probability = self.probability()
+        similarity = None if self.similarity is None else resize_map(self.similarity, self.size).numpy()
+        return Prediction(probability > 0.5, probability, similarity, self.task)
+
+
 class Segmenter:
     """A trained model with its preprocessing.
 
-    >>> segment = Segmenter("runs/demo/model")              # a folder, a hub id or a model
+    >>> segment = Segmenter("runs/demo/model")              # a folder, a hub id, an exported file or a model
     >>> prediction = segment("photo.jpg", task="skin_lesion")
     >>> prediction.mask                                     # (H, W) bool, of the photo's size
     """
 
     def __init__(self, model: LesionModel | Path | str, *, device: str | None = None, weights: str | None = None) -> None:
-        """weights: where the frozen trunk's file lies, if it is not where the model's config.json says."""
-        self.model = model if isinstance(model, LesionModel) else LesionModel.from_pretrained(model, weights=weights)
-        self.device = pick_device(device)
-        self.model.to(self.device).eval()
-        self.tasks = self.model.tasks
-        self.image_size = self.model.config.image_size
+        """model: where one lies, then loaded for prediction only, or one at hand, which is moved to the device and keeps its weights.
+
+        weights: where the frozen trunk's file lies, if it is not where the model's config.json says.
+        """
+        self.network: Network = TorchNetwork(model, device) if isinstance(model, LesionModel) else open_network(model, device, weights)
+        self.tasks = self.network.tasks
+        self.image_size = self.network.image_size
 
     def __call__(self, image: ImageLike, task: str) -> Prediction:
         """Segment one image: a path, a PIL image, an array (H, W), (H, W, 3) or (H, W, 4), or a tensor (3, H, W) or (1, H, W).
@@ -61,38 +97,49 @@ class Segmenter:
         Float arrays and tensors within [0, 1] are taken as such; other number types as decode to 8 bit. Raises
         UsageError for a task the model does not know, DataError for an image that cannot be used.
         """
-        return next(self.predict([as_rgb(image)], [task]))
+        return self.tasks_of(image, [task])[0]
+
+    def tasks_of(self, image: ImageLike, tasks: Sequence[str]) -> list[Prediction]:
+        """Segment one image for several tasks; a hardened model runs once what they have in common. Otherwise as the plain call."""
+        return [answer.prediction() for answer in self.answers([self.load(image)], [tasks])]
 
     def predict(self, images: Iterable[np.ndarray], tasks: Iterable[str], batch_size: int = 8) -> Iterator[Prediction]:
         """Segment RGB images (H, W, 3) uint8 of any sizes, one task each, in batches; yields in order."""
+        loaded = (self.load(image) for image in images)
+        return (answer.prediction() for answer in self.answers(loaded, ([task] for task in tasks), batch_size))
+
+    def load(self, image: ImageLike) -> Loaded:
+        """Decode and resize an image; may be called from several threads."""
+        rgb = as_rgb(image)
+        return Loaded(rgb, preprocess(rgb, self.image_size))
+
+    def answers(self, images: Iterable[Loaded], tasks: Iterable[Sequence[str]], batch_size: int = 8) -> Iterator[Answer]:
+        """Run the network on each image for each of its tasks, about `batch_size` of these pairs at a time; yields in order."""
         if batch_size < 1:
             raise UsageError(f"batch size: found {batch_size}, expected 1 or more")
-        images_, tasks_ = [], []
-        for image, task in zip(images, tasks, strict=True):
-            self.tasks.id(task)
-            images_.append(image)
-            tasks_.append(task)
-            if len(images_) == batch_size:
-                yield from self._predict_batch(images_, tasks_)
-                images_, tasks_ = [], []
-        if images_:
-            yield from self._predict_batch(images_, tasks_)
+        batch: list[tuple[Loaded, Sequence[str]]] = []
+        pairs = 0
+        for image, asked in zip(images, tasks, strict=True):
+            for task in asked:
+                self.tasks.id(task)
+            batch.append((image, asked))
+            pairs += len(asked)
+            if pairs + len(asked) > batch_size:  # another one like it would not fit
+                yield from self._run(batch)
+                batch, pairs = [], 0
+        if batch:
+            yield from self._run(batch)
 
-    def _predict_batch(self, images: Sequence[np.ndarray], tasks: Sequence[str]) -> Iterator[Prediction]:
-        """One at a time: at full size, a batch of large images may not fit into memory."""
-        batch = torch.stack([preprocess(image, self.image_size) for image in images]).to(self.device)
-        ids = torch.tensor([self.tasks.id(task) for task in tasks], device=self.device)
-        with torch.inference_mode(), autocast(self.device):
-            output = self.model(batch, ids)
-        logits = output.logits.float().cpu()
-        similarity = None if output.similarity is None else output.similarity.float().cpu()
-        for i, image in enumerate(images):
-            yield self._prediction(logits[i], None if similarity is None else similarity[i], image.shape[:2], tasks[i])
-
-    def _prediction(self, logits: Tensor, similarity: Tensor | None, size: tuple[int, int], task: str) -> Prediction:
-        """logits and similarity (1, S, S), resized to the image's own (H, W)."""
-        probability = torch.sigmoid(resize_map(logits, size)).numpy()
-        return Prediction(probability > 0.5, probability, None if similarity is None else resize_map(similarity, size).numpy(), task)
+    def _run(self, batch: Sequence[tuple[Loaded, Sequence[str]]]) -> Iterator[Answer]:
+        pairs = [(row, task) for row, (_, asked) in enumerate(batch) for task in asked]
+        maps = self.network(
+            torch.stack([image.pixels for image, _ in batch]),
+            torch.tensor([self.tasks.id(task) for _, task in pairs]),
+            torch.tensor([row for row, _ in pairs]),
+        )
+        for p, (row, task) in enumerate(pairs):
+            similarity = None if maps.similarity is None else maps.similarity[p]
+            yield Answer(maps.logits[p], similarity, batch[row][0].image.shape[:2], task)
 
 
 def resize_map(values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -203,8 +250,9 @@ def predict_files(
     """Segment files for one or several tasks into `out`; yields each file when it is done, or its Failure.
 
     Writes `NAME.png` (0 and 255, of the image's size; with several tasks in a folder per task), and on request
-    `NAME_probability.png` (16 bit, 65535 = 1) and `NAME_overlay.png`. A bad file is reported and skipped. Raises
-    UsageError if a result would take the place of an image.
+    `NAME_probability.png` (16 bit, 65535 = 1) and `NAME_overlay.png`. A bad file is reported and skipped. Files are read and
+    written in threads while the network computes; about 3 · batch_size images are in memory at a time. Raises UsageError if
+    a result would take the place of an image.
     """
     for task in tasks:
         segmenter.tasks.id(task)
@@ -214,22 +262,35 @@ def predict_files(
     for file in files:
         if file.resolve() in results:
             raise UsageError(f"{file}: would be overwritten by a mask; choose another --out than {out}")
-    for start in range(0, len(files), batch_size):
-        images: list[tuple[Path, np.ndarray]] = []
-        for file in files[start : start + batch_size]:
-            try:
-                images.append((file, read_image(file)))
-            except DataError as error:
-                yield Failure(file, str(error))
-        for task in tasks:
-            predictions = segmenter.predict([image for _, image in images], [task] * len(images), batch_size)
-            for (file, image), prediction in zip(images, predictions, strict=True):
-                write_png(folders[task] / f"{names[file]}.png", prediction.mask.astype(np.uint8) * 255)
-                if probability:
-                    write_png(folders[task] / f"{names[file]}_probability.png", np.round(prediction.probability * 65535).astype(np.uint16))
-                if overlay:
-                    write_png(folders[task] / f"{names[file]}_overlay.png", draw_overlay(image, prediction.mask))
-        yield from (file for file, _ in images)
+
+    def load(file: Path) -> tuple[Path, Loaded | Failure]:
+        try:
+            return file, segmenter.load(file)
+        except DataError as error:
+            return file, Failure(file, str(error))
+
+    def segment(loaded: Iterator[tuple[Path, Loaded | Failure]]) -> Iterator[Failure | tuple[Path, Loaded, list[Answer]]]:
+        while batch := list(islice(loaded, max(1, batch_size // len(tasks)))):
+            yield from (found for _, found in batch if isinstance(found, Failure))
+            images = [(file, found) for file, found in batch if isinstance(found, Loaded)]
+            answers = segmenter.answers((image for _, image in images), repeat(tasks, len(images)), batch_size)
+            yield from ((file, image, list(islice(answers, len(tasks)))) for file, image in images)
+
+    def write(found: Failure | tuple[Path, Loaded, list[Answer]]) -> Path | Failure:
+        if isinstance(found, Failure):
+            return found
+        file, loaded, answers = found
+        for answer in answers:
+            prediction, place = answer.prediction(), folders[answer.task]
+            write_png(place / f"{names[file]}.png", prediction.mask.astype(np.uint8) * 255)
+            if probability:
+                write_png(place / f"{names[file]}_probability.png", np.round(prediction.probability * 65535).astype(np.uint16))
+            if overlay:
+                write_png(place / f"{names[file]}_overlay.png", draw_overlay(loaded.image, prediction.mask))
+        return file
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield from ahead(pool, write, segment(ahead(pool, load, files, 2 * batch_size)), batch_size)
 
 
 def write_png(path: Path, values: np.ndarray) -> None:

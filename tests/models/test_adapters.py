@@ -34,7 +34,7 @@ def set_route(route, down: list[list[float]], up: list[list[float]]) -> None:
 
 
 def test_routing_knows_who_is_present_and_in_which_row() -> None:
-    routing = Routing.of(torch.tensor([5, 2, 5, 0]))
+    routing = Routing.of(torch.tensor([5, 2, 5, 0]), 8)
     assert routing.present == [0, 2, 5]
     assert routing.row.tolist() == [2, 1, 2, 0]
     per_task = [torch.tensor([10.0 * task]) for task in range(6)]
@@ -63,11 +63,11 @@ def test_both_routes_and_their_mix_by_hand() -> None:
     module = adapter()
     set_route(module.shared, [[0.0, 1.0]], [[1.0], [2.0]])
     set_route(module.tasks[1], [[2.0, 0.0]], [[0.0], [1.0]])
-    tokens, routing = torch.tensor([[[[1.0, 3.0]]]]), Routing.of(torch.tensor([1]))
+    tokens, routing = torch.tensor([[[[1.0, 3.0]]]]), Routing.of(torch.tensor([1]), 3)
     gelu_minus_2 = -2 * 0.0227501
     for weight in (0.0, 0.25, 1.0):
         expected = [1 + (1 - weight) * GELU_1, 3 + (1 - weight) * 2 * GELU_1 + weight * gelu_minus_2]
-        out = module(tokens, routing, torch.tensor([weight]), False)
+        out = module(tokens, *module.both_routes(routing, torch.tensor([weight])))
         torch.testing.assert_close(out, torch.tensor([[[expected]]]), atol=2e-5, rtol=0)
 
 
@@ -86,14 +86,17 @@ def test_the_mix_is_what_two_separate_routes_give() -> None:
             for i in range(4)
         ]
     )
-    torch.testing.assert_close(module(tokens, Routing.of(torch.tensor(task)), weight, False), expected, atol=1e-6, rtol=1e-5)
+    routes = module.both_routes(Routing.of(torch.tensor(task), 3), weight)
+    torch.testing.assert_close(module(tokens, *routes), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_hardened_each_sample_runs_the_route_that_its_weight_selects() -> None:
-    module = stir(adapter(width=6, rank=3))
-    tokens, weight, routing = noise(4, 2, 5, 6), torch.tensor([0.49, 0.5, 0.9, 0.1]), Routing.of(torch.tensor([1, 0, 1, 0]))
-    hard = module(tokens, routing, weight, True)
-    torch.testing.assert_close(hard, module(tokens, routing, torch.tensor([0.0, 1.0, 1.0, 0.0]), False), atol=1e-6, rtol=1e-5)
+@pytest.mark.parametrize("started", [[False, False], [False, True], [True, True]])
+def test_with_one_route_each_sample_runs_its_tasks_if_that_has_started(started: list[bool]) -> None:
+    module, task = stir(adapter(width=6, rank=3)), [1, 0, 1, 0]
+    tokens, routing = noise(4, 2, 5, 6), Routing.of(torch.tensor(task), 3)
+    weight = torch.tensor([float(started[one]) for one in task])
+    hard = module(tokens, *module.one_route(routing, started))
+    torch.testing.assert_close(hard, module(tokens, *module.both_routes(routing, weight)), atol=1e-6, rtol=1e-5)
 
 
 def test_gate_none_has_task_routes_only_and_shared_only_has_no_others() -> None:
@@ -102,17 +105,16 @@ def test_gate_none_has_task_routes_only_and_shared_only_has_no_others() -> None:
     only_tasks, only_shared = adapter(width=6, rank=3, shared=False), adapter(width=6, rank=3, task_routes=False)
     only_tasks.load_state_dict({key: value for key, value in both.state_dict().items() if not key.startswith("shared")})
     only_shared.load_state_dict({key: value for key, value in both.state_dict().items() if not key.startswith("tasks")})
-    routing = Routing.of(task)
-    torch.testing.assert_close(only_tasks(tokens, routing, None, False), both(tokens, routing, torch.ones(2), False), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(
-        only_shared(tokens, routing, None, False), both(tokens, routing, torch.zeros(2), False), atol=1e-6, rtol=1e-5
-    )
+    routing = Routing.of(task, 3)
+    for module, weight in ((only_tasks, torch.ones(2)), (only_shared, torch.zeros(2))):
+        one = module(tokens, *module.one_route(routing, [module is only_tasks] * 2))
+        torch.testing.assert_close(one, both(tokens, *both.both_routes(routing, weight)), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("gate", ["cumulative_sigmoid", "none", "shared_only"])
 @pytest.mark.parametrize("hardened", [False, True])
 def test_a_fresh_adapter_changes_nothing(gate: str, hardened: bool) -> None:
-    hook = TCA([6, 8], 2, 3, gate, hardened).bind(Routing.of(torch.tensor([0, 1, 1])))
+    hook = TCA([6, 8], 2, 3, gate, hardened).bind(Routing.of(torch.tensor([0, 1, 1]), 3))
     for index, width in enumerate((6, 8)):
         tokens = noise(3, 4, 4, width)
         assert torch.equal(hook(index, tokens), tokens)
@@ -122,9 +124,9 @@ def test_a_fresh_adapter_changes_nothing(gate: str, hardened: bool) -> None:
 def test_a_sample_does_not_depend_on_the_others(gate: str) -> None:
     tca = stir(TCA([6], 3, 3, gate), size=0.5)
     tokens, task = noise(4, 3, 3, 6), torch.tensor([2, 0, 2, 1])
-    together = tca.bind(Routing.of(task))(0, tokens)
+    together = tca.bind(Routing.of(task, 3))(0, tokens)
     for i in range(4):
-        alone = tca.bind(Routing.of(task[i : i + 1]))(0, tokens[i : i + 1])
+        alone = tca.bind(Routing.of(task[i : i + 1], 3))(0, tokens[i : i + 1])
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-6, rtol=1e-5)
 
 
@@ -143,7 +145,7 @@ def test_one_route_of_hiera_large_is_the_papers_3_37_million() -> None:
 
 def test_the_gate_learns_only_from_the_tasks_present() -> None:
     tca = stir(TCA([6, 6], 3, 2, "cumulative_sigmoid"))
-    hook = tca.bind(Routing.of(torch.tensor([2, 0])))
+    hook = tca.bind(Routing.of(torch.tensor([2, 0]), 3))
     tokens = noise(2, 3, 3, 6)
     hook(1, hook(0, tokens)).square().sum().backward()
     assert tca.gate is not None
@@ -154,7 +156,7 @@ def test_the_gate_learns_only_from_the_tasks_present() -> None:
 
 def test_hardening_is_the_limit_of_a_cold_gate() -> None:
     tca = stir(TCA([6] * 8, 3, 3, "cumulative_sigmoid"), size=0.7)
-    routing, tokens = Routing.of(torch.tensor([2, 0, 1])), noise(3, 3, 3, 6)
+    routing, tokens = Routing.of(torch.tensor([2, 0, 1]), 3), noise(3, 3, 3, 6)
 
     def run() -> Tensor:
         hook, x = tca.bind(routing), tokens
@@ -179,7 +181,7 @@ def test_hardened_weights_are_0_before_the_split_and_1_from_it_on() -> None:
     tca = stir(TCA([6] * 8, 2, 3, "cumulative_sigmoid", hardened=True), size=0.7)
     assert tca.gate is not None
     for task in (0, 1):
-        hook, split = tca.bind(Routing.of(torch.tensor([task]))), int(tca.gate.splits()[task])
+        hook, split = tca.bind(Routing.of(torch.tensor([task]), 3)), int(tca.gate.splits()[task])
         assert 0 < split < 8
         for index in range(8):
             tokens, block = noise(1, 2, 2, 6, seed=index), tca.blocks[index]
@@ -194,7 +196,7 @@ def test_gradients_are_the_same_bit_for_bit_with_several_threads() -> None:
     torch.set_num_threads(2)
     try:
         routes = [torch.nn.Parameter(torch.randn(384, 64)) for _ in range(8)]
-        routing = Routing.of(torch.arange(64) % 8)
+        routing = Routing.of(torch.arange(64) % 8, 8)
         weight = torch.randn(64, 384, 64)
         found = []
         for _ in range(5):

@@ -28,7 +28,7 @@ TASK = torch.tensor([1, 2])
 
 @pytest.mark.parametrize("pgtds", [(3, 2, 1), (), (3, 1)])
 def test_it_runs_from_coarse_to_fine(pgtds: Sequence[int]) -> None:
-    chain, routing = decoder(pgtds), Routing.of(TASK)
+    chain, routing = decoder(pgtds), Routing.of(TASK, 3)
     logits, steps = chain(FEATURES, TASK, routing)
     assert [tuple(step.refined.shape) for step in steps] == [(2, 16, 8, 12), (2, 8, 16, 24), (2, 8, 32, 48)]
     assert [tuple(step.logits.shape) for step in steps] == [(2, 1, 8, 12), (2, 1, 16, 24), (2, 1, 32, 48)]
@@ -45,15 +45,15 @@ def test_the_named_steps_are_pgtds_and_the_others_know_no_task(pgtds: Sequence[i
     assert [name for name, _ in chain.pgtds()] == [f"pgtd{number}" for number in sorted(pgtds, reverse=True)]
     for number, step in zip((3, 2, 1), chain.steps, strict=True):
         assert isinstance(step, PGTD if number in pgtds else PlainStep)
-    _, steps = chain(FEATURES, TASK, Routing.of(TASK))
-    _, others = chain(FEATURES, TASK.flip(0), Routing.of(TASK.flip(0)))
+    _, steps = chain(FEATURES, TASK, Routing.of(TASK, 3))
+    _, others = chain(FEATURES, TASK.flip(0), Routing.of(TASK.flip(0), 3))
     assert all(torch.equal(one.logits, other.logits) for one, other in zip(steps, others, strict=True)) == (not pgtds)
 
 
 def test_only_pgtds_have_prototypes_to_update() -> None:
     chain = decoder((3, 1))
     before = {name: step.memory.prototypes.clone() for name, step in chain.pgtds()}
-    _, steps = chain(FEATURES, TASK, Routing.of(TASK))
+    _, steps = chain(FEATURES, TASK, Routing.of(TASK, 3))
     chain.update_prototypes(steps, (noise(2, 1, 128, 192) > 0).float(), TASK)
     for name, step in chain.pgtds():
         moved = (step.memory.prototypes != before[name]).flatten(1).any(1)
@@ -68,7 +68,7 @@ def test_the_fuser_starts_as_a_softmax_of_2_0_0_0() -> None:
         output.weight.data.zero_()
         output.bias.data.fill_(1000.0)
     logits = [torch.full((1, 1, size, size), value) for size, value in ((8, 1.0), (4, 10.0), (2, 100.0))]
-    out = fuser(logits, torch.zeros(1, 2, 1, 1), Routing.of(torch.tensor([1])))
+    out = fuser(logits, torch.zeros(1, 2, 1, 1), Routing.of(torch.tensor([1]), 3))
     torch.testing.assert_close(out, torch.full((1, 1, 8, 8), 0.7112346 + 0.0962551 * 1110), atol=1e-3, rtol=0)
 
 
@@ -76,6 +76,6 @@ def test_the_mix_is_learned_for_each_task() -> None:
     fuser = LogitFuser(2, 2)
     fuser.mix[1].data = torch.tensor([0.0, 0.0, 100.0, 0.0])  # PGTD3 alone
     logits = [torch.full((2, 1, 4, 4), value) for value in (1.0, 2.0, 3.0)]
-    out = fuser(logits, noise(2, 2, 1, 1), Routing.of(torch.tensor([1, 0])))
+    out = fuser(logits, noise(2, 2, 1, 1), Routing.of(torch.tensor([1, 0]), 3))
     torch.testing.assert_close(out[0], torch.full((1, 4, 4), 3.0))
     assert out[1].mean() < 2.9

@@ -140,6 +140,17 @@ def test_permuting_the_batch_permutes_the_outputs(make: Callable[..., LesionMode
         torch.testing.assert_close(one[order], two, atol=1e-5, rtol=1e-5)
 
 
+def test_several_tasks_on_one_image_give_what_each_gives_alone(make: Callable[..., LesionModel]) -> None:
+    """Images 1 and 2 only, unequally often, tasks in no order, one pair twice."""
+    model, image = make().eval(), noise(3, 3, 64, 64)
+    rows, task = torch.tensor([1, 2, 1, 1, 1]), torch.tensor([2, 0, 0, 1, 2])
+    with torch.no_grad():
+        together, alone = model(image, task, rows), model(image[rows], task)
+    tolerance = 1e-3 if model.prototypes() else 1e-5
+    for one, two in zip(together.supervised, alone.supervised, strict=True):
+        torch.testing.assert_close(one, two, atol=tolerance, rtol=0)
+
+
 def test_bfloat16_stays_finite_and_near_float32(make: Callable[..., LesionModel]) -> None:
     model, image, task = make(), noise(2, 3, 64, 64), torch.tensor([0, 1])
     exact = predict(model, image, [0, 1]).logits
@@ -174,6 +185,7 @@ class OfTasks(nn.Module):
 
     def __init__(self, model: LesionModel, task: list[int]) -> None:
         super().__init__()
+        model.settle()
         self.model = model
         self.task = torch.tensor(task)  # no buffer: an exported program takes it for a constant
 

@@ -112,9 +112,9 @@ def test_centred_features_have_no_common_part_by_hand() -> None:
 def test_a_vector_added_to_every_pixel_does_not_change_the_similarity() -> None:
     step, task = pgtd(centred=True), torch.tensor([1])
     f_low, f_high = noise(1, 4, 6, 6), noise(1, 6, 3, 3)
-    before = step(f_low, f_high, task, Routing.of(task)).similarity
+    before = step(f_low, f_high, task, Routing.of(task, 3)).similarity
     step.fuse.register_forward_hook(lambda _, inputs, f: f + noise(1, 8, 1, 1, seed=3))
-    torch.testing.assert_close(step(f_low, f_high, task, Routing.of(task)).similarity, before, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(step(f_low, f_high, task, Routing.of(task, 3)).similarity, before, atol=1e-5, rtol=1e-5)
 
 
 # eq. (10)
@@ -182,7 +182,7 @@ def test_each_task_has_its_own_output() -> None:
     head.stem = nn.Identity()
     head.outputs[0].weight.data, head.outputs[0].bias.data = torch.tensor([3.0, 4.0]), torch.tensor(5.0)
     head.outputs[2].weight.data = torch.tensor([1.0, -1.0])
-    out = head(one_pixel(1, 2).expand(3, 2, 1, 1), Routing.of(torch.tensor([2, 0, 2])))
+    out = head(one_pixel(1, 2).expand(3, 2, 1, 1), Routing.of(torch.tensor([2, 0, 2]), 3))
     assert out.shape == (3, 1, 1, 1)
     assert out.flatten().tolist() == [-1, 16, -1]
 
@@ -193,13 +193,13 @@ def test_reinforcement_lifts_the_lesion_and_pushes_the_background_down() -> None
     assert step.temperature.item() == pytest.approx(0.1)
     assert step.temperature.requires_grad
     similarity = torch.tensor([-2.0, -0.1, 0.0, 0.1, 2.0]).reshape(1, 1, 1, 5)
-    out = step.reinforce(similarity, Routing.of(torch.tensor([0]))).flatten()
+    out = step.reinforce(similarity, Routing.of(torch.tensor([0]), 3)).flatten()
     torch.testing.assert_close(out, torch.tensor([-5.0, -3.8079708, 0.0, 3.8079708, 5.0]))
 
 
 def test_each_task_has_its_own_amplifier() -> None:
     step = reinforcing(1, 0.5, 0.2)
-    out = step.reinforce(torch.ones(2, 1, 1, 1), Routing.of(torch.tensor([2, 0])))
+    out = step.reinforce(torch.ones(2, 1, 1, 1), Routing.of(torch.tensor([2, 0]), 3))
     torch.testing.assert_close(out.flatten(), torch.tensor([1.0, 5.0]))
     assert all(output.amplifier.requires_grad for output in step.head.outputs)
 
@@ -207,13 +207,13 @@ def test_each_task_has_its_own_amplifier() -> None:
 def test_a_temperature_learned_below_zero_turns_no_sign() -> None:
     step = reinforcing(1)
     step.temperature.data.fill_(-1.0)
-    out = step.reinforce(torch.tensor([-0.5, 0.5]).reshape(1, 1, 1, 2), Routing.of(torch.tensor([0])))
+    out = step.reinforce(torch.tensor([-0.5, 0.5]).reshape(1, 1, 1, 2), Routing.of(torch.tensor([0]), 3))
     torch.testing.assert_close(out.flatten(), torch.tensor([-5.0, 5.0]))
 
 
 def test_the_logits_are_the_head_plus_the_reinforcement_of_the_signed_difference() -> None:
     f_low, f_high, task = noise(3, 4, 6, 6), noise(3, 6, 3, 3, seed=1), torch.tensor([2, 0, 1])
-    routing = Routing.of(task)
+    routing = Routing.of(task, 3)
     with_it, without = pgtd(), pgtd(reinforcement=0.0)
     out, plain = with_it(f_low, f_high, task, routing), without(f_low, f_high, task, routing)
     assert (out.similarity < 0).any()
@@ -225,7 +225,7 @@ def test_the_logits_are_the_head_plus_the_reinforcement_of_the_signed_difference
 @pytest.mark.parametrize("centred", [False, True])
 def test_a_step_is_its_equations_in_order(centred: bool) -> None:
     step, task = pgtd(centred=centred), torch.tensor([2, 0])
-    f_low, f_high, routing = noise(2, 4, 6, 6), noise(2, 6, 3, 3, seed=1), Routing.of(task)
+    f_low, f_high, routing = noise(2, 4, 6, 6), noise(2, 6, 3, 3, seed=1), Routing.of(task, 3)
     out = step(f_low, f_high, task, routing)
     prototypes = step.memory.prototypes[task]
     f = step.fuse(f_low, f_high)
@@ -239,7 +239,7 @@ def test_a_step_is_its_equations_in_order(centred: bool) -> None:
 
 def test_other_prototypes_give_another_output() -> None:
     step, task = pgtd(), torch.tensor([0])
-    arguments = (noise(1, 4, 6, 6), noise(1, 6, 3, 3), task, Routing.of(task))
+    arguments = (noise(1, 4, 6, 6), noise(1, 6, 3, 3), task, Routing.of(task, 3))
     before = step(*arguments)
     step.memory.prototypes.copy_(step.memory.prototypes.flip(1))
     after = step(*arguments)
@@ -252,7 +252,7 @@ def test_reinforcing_with_s_as_printed_pushes_every_pixel_up() -> None:
     step = reinforcing(1.0)
     step.signed = False
     similarity = torch.tensor([-2.0, 0.0, 2.0]).reshape(1, 1, 1, 3)
-    pull = step.reinforce(similarity, Routing.of(torch.tensor([0])))
+    pull = step.reinforce(similarity, Routing.of(torch.tensor([0]), 3))
     expected = [5 * math.tanh(1 / (1 + math.exp(-d)) / 0.1) for d in (-2, 0, 2)]
     torch.testing.assert_close(pull.flatten(), torch.tensor(expected))
     assert (pull > 0).all()

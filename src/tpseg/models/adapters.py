@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tpseg.models.gate import READINGS, SplitGate
+from tpseg.models.trunk import Adapt
 from tpseg.models.typed import Modules
 
 
@@ -23,13 +24,19 @@ class Routing:
     """
 
     present: list[int]
-    """Task ids in the batch, ascending, P of them."""
+    """Task ids in the batch, ascending."""
     row: Tensor
     """(B,) int64: each sample's position in `present`."""
 
     @classmethod
-    def of(cls, task: Tensor) -> Routing:
-        """task (B,) int64. Reads the ids on the host: once per batch, not per layer. Raises IndexError for an id below 0."""
+    def of(cls, task: Tensor, tasks: int) -> Routing:
+        """task (B,) int64, of a model with `tasks` tasks. Raises IndexError for an id below 0.
+
+        Reads the ids on the host: once per batch, not per layer. An exported program, whose tasks are an input, takes all
+        tasks as present.
+        """
+        if torch.compiler.is_exporting():
+            return cls(list(range(tasks)), task)
         ids = task.tolist()
         present = sorted(set(ids))
         if present[0] < 0:
@@ -68,35 +75,32 @@ class TaskConditionedAdapter(nn.Module):
         """GroupNorm with one group, shared by both routes: each sample over all of (h, w, C)."""
         return F.layer_norm(tokens, tokens.shape[1:]) * self.scale + self.shift
 
-    def forward(self, tokens: Tensor, routing: Routing, weight: Tensor | None, hardened: bool) -> Tensor:
-        """h' = h + (1 − w)·Δh_s + w·Δh_τ.
-
-        tokens (B, h, w, C); weight (B,) is w(τ, b) of each sample, None if there is one route only.
-        Both routes run as one batched product; hardened, each sample runs only the route that its w selects.
-        """
-        batch, height, width, channels = tokens.shape
+    def forward(self, tokens: Tensor, down: Tensor, up: Tensor) -> Tensor:
+        """h' = h + Up(GELU(Down(GN(h)))); tokens (B, h, w, C), down (B or 1, r, C), up (B or 1, C, r)."""
         x = self.normalise(tokens).flatten(1, 2)  # (B, h, w, C) -> (B, h * w, C)
-        if self.shared is None or not self.tasks:
-            down, up = self._one_route(routing)
-        elif hardened:
-            assert weight is not None
-            chosen = torch.where(weight >= 0.5, routing.row + 1, 0)  # 0: the shared route
-            routes = [self.shared, *(self.tasks[task] for task in routing.present)]
-            down = torch.stack([route.down for route in routes]).index_select(0, chosen)
-            up = torch.stack([route.up for route in routes]).index_select(0, chosen)
-        else:
-            assert weight is not None
-            w = weight.to(tokens.dtype)[:, None, None]
-            down = torch.cat([self.shared.down.expand(batch, -1, -1), routing.gather([route.down for route in self.tasks])], 1)
-            up = torch.cat([self.shared.up * (1 - w), routing.gather([route.up for route in self.tasks]) * w], 2)
         delta = F.gelu(x @ down.transpose(1, 2)) @ up.transpose(1, 2)  # (B, h * w, C) -> (B, h * w, r) -> (B, h * w, C)
-        return tokens + delta.reshape(batch, height, width, channels)
+        return tokens + delta.reshape(tokens.shape)
 
-    def _one_route(self, routing: Routing) -> tuple[Tensor, Tensor]:
-        """Weights (B or 1, r, C) and (B or 1, C, r) of the only route there is."""
-        if self.shared is not None:
+    def both_routes(self, routing: Routing, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """`down` and `up` that give (1 − w)·Δh_s + w·Δh_τ as one batched product of rank 2r; weight w(τ, b) (B,)."""
+        assert self.shared is not None
+        w = weight[:, None, None]
+        down = torch.cat([self.shared.down.expand(len(w), -1, -1), routing.gather([route.down for route in self.tasks])], 1)
+        up = torch.cat([self.shared.up * (1 - w), routing.gather([route.up for route in self.tasks]) * w], 2)
+        return down, up
+
+    def one_route(self, routing: Routing, started: Sequence[bool]) -> tuple[Tensor, Tensor]:
+        """`down` and `up` of each sample's only route: its task's if that has started, else the shared one.
+
+        started: for each task in `routing.present`. Where none has, all samples share one product.
+        """
+        if not any(started):
+            assert self.shared is not None
             return self.shared.down[None], self.shared.up[None]
-        return routing.gather([route.down for route in self.tasks]), routing.gather([route.up for route in self.tasks])
+        routes = [self.tasks[task] if begun else self.shared for task, begun in zip(routing.present, started, strict=True)]
+        down = torch.stack([route.down for route in routes if route is not None])
+        up = torch.stack([route.up for route in routes if route is not None])
+        return down.index_select(0, routing.row), up.index_select(0, routing.row)
 
 
 class TCA(nn.Module):
@@ -106,25 +110,31 @@ class TCA(nn.Module):
         super().__init__()
         self.hardened = hardened
         self.gate = SplitGate(tasks, len(block_widths), gate) if gate in READINGS else None
+        self.task_routes = gate != "shared_only"
         self.blocks: Modules[TaskConditionedAdapter] = Modules(
-            [TaskConditionedAdapter(width, rank, tasks, shared=gate != "none", task_routes=gate != "shared_only") for width in block_widths]
+            [TaskConditionedAdapter(width, rank, tasks, shared=gate != "none", task_routes=self.task_routes) for width in block_widths]
         )
 
-    def bind(self, routing: Routing) -> _Bound:
+    @property
+    def one_route_a_block(self) -> bool:
+        return self.gate is None or self.hardened
+
+    def bind(self, routing: Routing) -> Adapt:
         """The hook that the trunk calls before each block, for one batch."""
-        if self.gate is None:
-            return _Bound(self, routing, None)
-        return _Bound(
-            self, routing, self.gate(torch.stack([self.gate.steps[task] for task in routing.present])).index_select(0, routing.row)
-        )
+        if self.gate is None or self.hardened:
+            started = self.started(routing.present)
+            return lambda index, tokens: self.adapt_hard(index, tokens, routing, [blocks[index] for blocks in started])
+        steps = torch.stack([self.gate.steps[task] for task in routing.present])
+        weights = self.gate(steps).index_select(0, routing.row)  # (B, N)
+        return lambda index, tokens: self.blocks[index](tokens, *self.blocks[index].both_routes(routing, weights[:, index]))
 
+    def adapt_hard(self, index: int, tokens: Tensor, routing: Routing, started: Sequence[bool]) -> Tensor:
+        """Before block `index`, each sample runs one route; started: for each task present, whether its own has."""
+        block = self.blocks[index]
+        return block(tokens, *block.one_route(routing, started))
 
-@dataclass(frozen=True)
-class _Bound:
-    adapters: TCA
-    routing: Routing
-    weights: Tensor | None  # (B, N)
-
-    def __call__(self, index: int, tokens: Tensor) -> Tensor:
-        weight = None if self.weights is None else self.weights[:, index]
-        return self.adapters.blocks[index](tokens, self.routing, weight, self.adapters.hardened)
+    def started(self, tasks: Sequence[int]) -> list[list[bool]]:
+        """For each of `tasks` and each block, whether a model with one route per block runs the task's own there."""
+        if self.gate is not None:
+            return [self.gate.table()[task] for task in tasks]
+        return [[self.task_routes] * len(self.blocks) for _ in tasks]

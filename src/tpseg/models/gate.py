@@ -79,6 +79,7 @@ class SplitGate(nn.Module):
         self.reading = READINGS[reading]
         self.steps = nn.ParameterList([self.reading.start(blocks) for _ in range(tasks)])
         self.register_buffer("temperature", torch.tensor(1.0))
+        self.settled: list[list[bool]] | None = None
 
     def forward(self, steps: Tensor) -> Tensor:
         """Logits ℓ (..., N) to weights w (..., N)."""
@@ -94,3 +95,11 @@ class SplitGate(nn.Module):
         """b*(τ), (T,) int64: the first block, from 0, with w ≥ ½; N if there is none."""
         hard = self.weights() >= 0.5
         return torch.where(hard.any(-1), hard.int().argmax(-1), hard.shape[-1])
+
+    def table(self) -> list[list[bool]]:
+        """The hardened gate, on the host: for each task and block, whether w ≥ ½."""
+        return (self.weights() >= 0.5).tolist() if self.settled is None else self.settled
+
+    def settle(self) -> None:
+        """Keep the hardened gate as it is now: for prediction, where it does not change, and for exporting, where it cannot be read."""
+        self.settled = self.table()

@@ -64,10 +64,18 @@ class LesionModel(nn.Module):
         """Padded image (B, 3, H, W) and task (B,) to the logits (B, 1, h, w) of the prediction and all steps, coarse to fine."""
         raise NotImplementedError
 
-    def forward(self, image: Tensor, task: Tensor) -> Output:
-        """image (B, 3, H, W) normalised with ImageNet's mean and std, task (B,) int64 ids of `self.tasks`."""
+    def decode_tasks(self, image: Tensor, task: Tensor, rows: Tensor) -> tuple[Tensor, list[Decoded]]:
+        """The same for several tasks on one image: output p is image rows[p] for task[p]; what they share may run once."""
+        return self.decode(image.index_select(0, rows), task)
+
+    def forward(self, image: Tensor, task: Tensor, rows: Tensor | None = None) -> Output:
+        """image (B, 3, H, W) normalised with ImageNet's mean and std, task (B,) int64 ids of `self.tasks`.
+
+        With rows (P,) int64 and task (P,), output p is image rows[p] segmented for task[p]: several tasks on one image run once
+        what they have in common (a hardened model: the blocks before their splits).
+        """
         padded = self.pad(image)
-        logits, steps = self.decode(padded, task)
+        logits, steps = self.decode(padded, task) if rows is None else self.decode_tasks(padded, task, rows)
         height, width = image.shape[2:]
 
         def full_size(one: Tensor) -> Tensor:  # (B, 1, h, w) -> (B, 1, H, W)
@@ -97,6 +105,17 @@ class LesionModel(nn.Module):
     def splits(self) -> dict[str, int]:
         """b* of each task: the first block, counted from 0, that runs its own route; empty without a gate."""
         return {}
+
+    def settle(self) -> None:
+        """Fix what training would change and an exported program cannot read: the hardened gate. For models that are trained."""
+
+    def split_cost(self, task: Tensor) -> Tensor | None:
+        """Mean of w(τ, b) over the blocks, for each sample, (B,), with gradient; task (B,). None without a gate.
+
+        The share of the trunk that runs the task's own route: blocks weigh the same, for a stage of Hiera with half the height
+        and width of the one before has twice its channels, and a block of it about as many operations.
+        """
+        return None
 
     def set_gate_temperature(self, temperature: float) -> None:
         """Temperature of the split gate, where there is one."""

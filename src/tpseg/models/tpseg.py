@@ -10,6 +10,7 @@ from torch import Tensor
 from tpseg.config import ModelConfig
 from tpseg.models.adapters import TCA, Routing, SplitGate
 from tpseg.models.decoder import Decoder, LogitFuser
+from tpseg.models.fork import Fork
 from tpseg.models.model import Decoded, LesionModel, Output
 from tpseg.models.neck import Neck
 from tpseg.models.pgtd import PGTD
@@ -58,8 +59,16 @@ class TPSeg(LesionModel):
         )
 
     def decode(self, image: Tensor, task: Tensor) -> tuple[Tensor, list[Decoded]]:
-        routing = Routing.of(task)
+        routing = Routing.of(task, len(self.tasks))
         return self.decoder(self.encode(image, routing), task, routing)
+
+    def decode_tasks(self, image: Tensor, task: Tensor, rows: Tensor) -> tuple[Tensor, list[Decoded]]:
+        if not (isinstance(self.adapters, TCA) and self.adapters.one_route_a_block):
+            return super().decode_tasks(image, task, rows)
+        routing = Routing.of(task, len(self.tasks))
+        fork = Fork(self.adapters, routing, rows, len(image))
+        stages = zip(self.neck(self.trunk(image, fork)), self.trunk.stage_ends, strict=True)
+        return self.decoder([fork.spread(feature, end) for feature, end in stages], task, routing)
 
     def encode(self, image: Tensor, routing: Routing) -> list[Tensor]:
         """Neck features (B, C_s, H/s, W/s) at strides s of 4, 8, 16 and 32; image (B, 3, H, W), multiples of 32."""
@@ -83,6 +92,11 @@ class TPSeg(LesionModel):
     def splits(self) -> dict[str, int]:
         return {} if self.gate is None else dict(zip(self.tasks.names, self.gate.splits().tolist(), strict=True))
 
+    def split_cost(self, task: Tensor) -> Tensor | None:
+        if self.gate is None:
+            return None
+        return self.gate(Routing.of(task, len(self.tasks)).gather(list(self.gate.steps))).mean(-1)  # (B, N) -> (B,)
+
     def set_gate_temperature(self, temperature: float) -> None:
         if self.gate is not None:
             self.gate.temperature.fill_(temperature)
@@ -92,3 +106,7 @@ class TPSeg(LesionModel):
         if isinstance(self.adapters, TCA):
             self.adapters.hardened = True
         self.config = replace(self.config, hardened=True)
+
+    def settle(self) -> None:
+        if self.gate is not None:
+            self.gate.settle()

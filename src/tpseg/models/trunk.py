@@ -102,6 +102,8 @@ class Trunk(nn.Module):
             block.attn.load_state_dict(full.state_dict())
         self.block_widths = [cast(int, block.dim) for block in self.hiera.blocks]
         """Channels that enter each block: the adapters' widths."""
+        self.stage_ends = [sum(spec.blocks[: stage + 1]) - 1 for stage in range(4)]
+        """The last block of each stage, after which its features are taken."""
         self.checkpointing = False
 
     def own_state(self) -> dict[str, Tensor]:
@@ -131,6 +133,6 @@ class Trunk(nn.Module):
 
             again = self.checkpointing and torch.is_grad_enabled()
             tokens = checkpoint(step, tokens, use_reentrant=False) if again else step(tokens)
-            if index in self.hiera.stage_ends:
+            if index in self.stage_ends:
                 features.append(tokens.permute(0, 3, 1, 2))  # (B, h, w, C) -> (B, C, h, w)
         return features
