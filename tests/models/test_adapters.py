@@ -44,18 +44,27 @@ def test_routing_knows_who_is_present_and_in_which_row() -> None:
 # eqs. (1) and (2)
 
 
+def normalise(module: TaskConditionedAdapter, tokens: Tensor) -> Tensor:
+    """GroupNorm with one group, channels last."""
+    return F.group_norm(tokens.permute(0, 3, 1, 2), 1, module.scale, module.shift).permute(0, 2, 3, 1)
+
+
 def test_the_norm_is_over_all_positions_and_channels_of_a_sample() -> None:
-    """Tokens (0, 0) and (2, 2): mean 1, deviation 1. A norm over each token alone would give zeros."""
-    tokens = torch.tensor([[[[0.0, 0.0], [2.0, 2.0]]]])
-    torch.testing.assert_close(adapter().normalise(tokens), torch.tensor([[[[-1.0, -1.0], [1.0, 1.0]]]]))
+    """Tokens (0, 0) and (2, 2): mean 1, deviation 1, so −1 and 1. A norm over each token alone would give zeros."""
+    module, tokens = adapter(), torch.tensor([[[[0.0, 0.0], [2.0, 2.0]]]])
+    down, up = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[1.0], [0.0]]])
+    expected = torch.tensor([[[[GELU_1 - 1, 0.0], [2 + GELU_1, 2.0]]]])
+    torch.testing.assert_close(module(tokens, down, up), expected, atol=2e-5, rtol=0)
 
 
-def test_the_norm_is_group_norm_with_one_group() -> None:
+@pytest.mark.parametrize("routes", [1, 3])
+def test_scale_and_shift_of_the_norm_are_each_channels(routes: int) -> None:
     module = adapter(width=6)
     module.scale.data, module.shift.data = noise(6, seed=1), noise(6, seed=2)
-    tokens = noise(3, 4, 5, 6) * 7 + 2
-    expected = F.group_norm(tokens.permute(0, 3, 1, 2), 1, module.scale, module.shift).permute(0, 2, 3, 1)
-    torch.testing.assert_close(module.normalise(tokens), expected)
+    tokens, down, up = noise(3, 4, 5, 6) * 7 + 2, noise(routes, 2, 6, seed=3), noise(routes, 6, 2, seed=4)
+    x = normalise(module, tokens).flatten(1, 2)
+    expected = tokens + (F.gelu(x @ down.transpose(1, 2)) @ up.transpose(1, 2)).reshape(tokens.shape)
+    torch.testing.assert_close(module(tokens, down, up), expected, atol=1e-4, rtol=1e-5)
 
 
 def test_both_routes_and_their_mix_by_hand() -> None:
@@ -76,7 +85,7 @@ def test_the_mix_is_what_two_separate_routes_give() -> None:
     tokens, weight, task = noise(4, 2, 5, 6), torch.tensor([0.0, 0.2, 0.7, 1.0]), [1, 0, 1, 0]
 
     def one_route(route, x: Tensor) -> Tensor:
-        return F.linear(F.gelu(F.linear(module.normalise(x), route.down)), route.up)
+        return F.linear(F.gelu(F.linear(normalise(module, x), route.down)), route.up)
 
     expected = torch.cat(
         [
@@ -186,7 +195,7 @@ def test_hardened_weights_are_0_before_the_split_and_1_from_it_on() -> None:
         for index in range(8):
             tokens, block = noise(1, 2, 2, 6, seed=index), tca.blocks[index]
             route = block.tasks[task] if index >= split else block.shared
-            expected = tokens + F.linear(F.gelu(F.linear(block.normalise(tokens), route.down)), route.up)
+            expected = tokens + F.linear(F.gelu(F.linear(normalise(block, tokens), route.down)), route.up)
             torch.testing.assert_close(hook(index, tokens), expected, atol=1e-6, rtol=1e-5)
 
 

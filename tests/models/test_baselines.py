@@ -256,9 +256,9 @@ def test_it_trains_saves_loads_predicts_and_resumes_to_the_same_weights(architec
     assert history(resumed)["step"].tolist() == [3, 6]
     assert_close(checkpoint(resumed)["state_dict"], checkpoint(straight)["state_dict"], rtol=0, atol=0)
     assert_close(load_model(resumed).state_dict(), load_model(straight).state_dict(), rtol=0, atol=0)
+    assert load_model(resumed).config.architecture == architecture
 
     segment = Segmenter(resumed / "model")
-    assert segment.model.config.architecture == architecture
     assert segment.image_size == SETTINGS["model"]["image_size"]
     prediction = segment(discs.parent / "bright_disc" / "00.png", task="bright_disc")
     assert prediction.mask.shape == (48, 64)

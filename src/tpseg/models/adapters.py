@@ -71,14 +71,19 @@ class TaskConditionedAdapter(nn.Module):
         self.shared = Route(width, rank) if shared else None
         self.tasks: Modules[Route] = Modules([Route(width, rank) for _ in range(tasks if task_routes else 0)])
 
-    def normalise(self, tokens: Tensor) -> Tensor:
-        """GroupNorm with one group, shared by both routes: each sample over all of (h, w, C)."""
-        return F.layer_norm(tokens, tokens.shape[1:]) * self.scale + self.shift
-
     def forward(self, tokens: Tensor, down: Tensor, up: Tensor) -> Tensor:
-        """h' = h + Up(GELU(Down(GN(h)))); tokens (B, h, w, C), down (B or 1, r, C), up (B or 1, C, r)."""
-        x = self.normalise(tokens).flatten(1, 2)  # (B, h, w, C) -> (B, h * w, C)
-        delta = F.gelu(x @ down.transpose(1, 2)) @ up.transpose(1, 2)  # (B, h * w, C) -> (B, h * w, r) -> (B, h * w, C)
+        """h' = h + Up(GELU(Down(GN(h)))); tokens (B, h, w, C), down (B or 1, r, C), up (B or 1, C, r).
+
+        GN has one group: each sample over all of (h, w, C). Its scale and shift go into Down, whose weights are fewer than the tokens.
+        """
+        x = F.layer_norm(tokens, tokens.shape[1:]).flatten(1, 2)  # (B, h, w, C) -> (B, h * w, C)
+        shift = down @ self.shift  # (B or 1, r)
+        if down.shape[0] == 1:  # len(down) would be a constant once exported
+            hidden = F.linear(x, (down * self.scale)[0], shift[0])  # (B, h * w, r)
+            delta = F.linear(F.gelu(hidden), up[0])
+        else:
+            hidden = torch.baddbmm(shift[:, None], x, (down * self.scale).transpose(1, 2))
+            delta = F.gelu(hidden) @ up.transpose(1, 2)  # (B, h * w, r) -> (B, h * w, C)
         return tokens + delta.reshape(tokens.shape)
 
     def both_routes(self, routing: Routing, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +97,7 @@ class TaskConditionedAdapter(nn.Module):
     def one_route(self, routing: Routing, started: Sequence[bool]) -> tuple[Tensor, Tensor]:
         """`down` and `up` of each sample's only route: its task's if that has started, else the shared one.
 
-        started: for each task in `routing.present`. Where none has, all samples share one product.
+        started: for each task in `routing.present`. Where all run the same route, they share one product.
         """
         if not any(started):
             assert self.shared is not None
@@ -100,6 +105,8 @@ class TaskConditionedAdapter(nn.Module):
         routes = [self.tasks[task] if begun else self.shared for task, begun in zip(routing.present, started, strict=True)]
         down = torch.stack([route.down for route in routes if route is not None])
         up = torch.stack([route.up for route in routes if route is not None])
+        if len(routes) == 1:
+            return down, up
         return down.index_select(0, routing.row), up.index_select(0, routing.row)
 
 

@@ -46,6 +46,8 @@ class Neck(nn.Module):
         blocks: dict[str, Callable[[int, int], nn.Module]] = {"rfb": ReceptiveFieldBlock, "linear": conv_norm}
         block = blocks[kind]
         self.stages = nn.ModuleList([block(width_in, width_out) for width_in, width_out in zip(widths_in, widths_out, strict=True)])
+        # as the trunk's features are, so that nothing is rearranged in between
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Four maps (B, C_s, h_s, w_s) in, four of the neck's widths and the same sizes out."""

@@ -82,7 +82,7 @@ class PrototypeInteraction(nn.Module):
 
     def forward(self, prototypes: Tensor, features: Tensor) -> Tensor:
         """prototypes (B, 2, C), features (B, C, h, w); returns Z (B, C)."""
-        keys = features.flatten(2).transpose(1, 2)  # (B, C, h, w) -> (B, h * w, C)
+        keys = features.flatten(2).transpose(1, 2).contiguous()  # (B, C, h, w) -> (B, h * w, C); else 100 times slower in bfloat16
         answer, _ = self.attention(prototypes.to(features.dtype), keys, keys, need_weights=False)  # (B, 2, C)
         a_fg, a_bg = answer.unbind(1)
         return self.mlp(torch.cat([a_fg, a_bg, a_fg - a_bg], 1))
@@ -104,7 +104,7 @@ class DynamicExperts(nn.Module):
 
     def kernels(self, z: Tensor) -> Tensor:
         """W_m = a·generated + (1 − a)·identity; z (B, C) -> (B, M, C, 3, 3)."""
-        generated = self.generate(z).reshape(len(z), -1, z.shape[1], KERNEL, KERNEL)
+        generated = self.generate(z).reshape(z.shape[0], -1, z.shape[1], KERNEL, KERNEL)  # len(z) would be a constant once exported
         return self.share * generated + (1 - self.share) * self.identity
 
     def forward(self, features: Tensor, z: Tensor) -> Tensor:

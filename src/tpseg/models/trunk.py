@@ -125,6 +125,7 @@ class Trunk(nn.Module):
         """
         tokens = self.hiera.patch_embed(image)  # (B, 3, H, W) -> (B, H/4, W/4, C)
         tokens = tokens + self.hiera._get_pos_embed(tokens.shape[1:3]).to(tokens.dtype)
+        tokens = tokens.contiguous()  # the first stage would else work on (B, C, H/4, W/4) in memory, with a copy at each layer
         features = []
         for index, block in enumerate(self.hiera.blocks):
 

@@ -172,7 +172,7 @@ def _draw_bars(axes: Axes, separations: pd.DataFrame, titles: Mapping[str, str])
         for place, task in zip(places, titles, strict=True):
             seeds = by_task.get_group(task) if task in by_task.groups else []
             axes.plot([place] * len(seeds), seeds, linestyle="", marker="o", markersize=2.6, color="black", markerfacecolor="white")
-    axes.set_xticks(range(len(titles)), [wrap(short(title, 30), 11) for title in titles.values()], fontsize=8)
+    axes.set_xticks(range(len(titles)), [wrap(short(title.replace("_", " "), 30), 11) for title in titles.values()], fontsize=8)
     axes.set(ylabel="1 − cos(P_fg, P_bg)", ylim=(0, max(1.05 * separations["separation"].max(), 0.1)))
     axes.grid(False, axis="x")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(pgtds), borderaxespad=0.2)
