@@ -123,7 +123,7 @@ def _matrices(
             bar.ax.axhline(mark, color="white", linewidth=1.5)
             bar.ax.annotate(f"{mark:g}: collapse (paper)", (1, mark), (4, 0), textcoords="offset points", va="center")
 
-    return (1.5 + len(panels) * (side + 0.25) + 1.2, side + 1.7), draw
+    return (1.5 + len(panels) * (side + 0.25) + 1.2, side + 2.2), draw
 
 
 def separation_scores(path: Path, separations: pd.DataFrame, scores: pd.DataFrame, titles: Mapping[str, str], name: str) -> None:
