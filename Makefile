@@ -1,11 +1,11 @@
-# make demo: set up and run the main job on built-in data. make test: set up and run the tests.
+# make demo: set up and run the main job on built-in data. make test: set up and run the tests. make bench: measure speed.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 RUN := runs/demo
 PHANTOMS := runs/phantoms
 
-.PHONY: demo test test-fast lint typecheck setup clean
+.PHONY: demo test test-fast bench lint typecheck setup clean
 
 setup: $(READY)
 
@@ -36,6 +36,9 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(OPTIONS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

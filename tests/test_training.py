@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,18 @@ import torch
 import yaml
 from miniature import TASKS, checkpoint, config, history, train_miniature, write_discs
 from PIL import Image
+from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tpseg.training
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
 from tpseg.losses import segmentation_loss
+from tpseg.models.catalogue import create
 from tpseg.models.checkpoint import load_model
-from tpseg.training import NonFiniteLoss, hard_dice, parameter_groups, rate_factor
+from tpseg.models.tpseg import TPSeg
+from tpseg.training import LesionModule, NonFiniteLoss, hard_dice, matrices, parameter_groups, rate_factor
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
 
@@ -107,7 +113,11 @@ def test_trunk_and_gate_have_their_own_learning_rates_and_vectors_are_not_decaye
     settings = config(
         training={"learning_rate": 1e-3, "trunk_learning_rate": 1e-4, "gate_learning_rate": 1e-2, "weight_decay": 0.1}
     ).training
-    found = {id(one): (group["lr"], group["weight_decay"]) for group in parameter_groups(model, settings) for one in group["params"]}
+    found = {
+        id(one): (group["lr"], group["weight_decay"])
+        for group in parameter_groups(model, settings, matrices(model))
+        for one in group["params"]
+    }
     expected = {}
     for name, parameter in model.named_parameters():
         rate = 1e-4 if name.startswith("trunk.") else 1e-2 if name.startswith("adapters.gate.") else 1e-3
@@ -250,3 +260,132 @@ def test_a_loss_lost_in_validation_does_not_reach_the_checkpoint(discs, tmp_path
 def test_a_learning_rate_that_bursts_the_weights_is_reported(discs, tmp_path):
     with pytest.raises(NonFiniteLoss, match="NaN or infinite at step"):
         train_miniature(discs, tmp_path / "run", training={"learning_rate": 1e30, "warmup": 0.0, "clip": 0.0, "epochs": 4})
+
+
+# The gate's cost
+
+
+def new_model(discs: Any, **model: Any) -> Any:
+    return create(config(model=model).model, read_dataset(discs).tasks)
+
+
+def test_the_splits_cost_is_the_mean_weight_of_the_task_routes_and_its_gradient_is_the_gates_alone(discs):
+    model = new_model(discs)
+    cost = model.split_cost(torch.tensor([1, 1]))
+    assert_close(cost, model.gate_weights()[1].mean().expand(2))
+    cost.sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is not None] == ["adapters.gate.steps.1"]
+    assert (model.gate.steps[1].grad > 0).all()  # a step down makes every w smaller
+
+
+def test_without_a_gate_cost_nothing_is_added_to_the_loss(discs, tmp_path, monkeypatch):
+    monkeypatch.setattr(TPSeg, "split_cost", lambda self, task: pytest.fail("the cost was asked for"))
+    train_miniature(discs, tmp_path / "run", steps=1)
+
+
+def test_the_gate_cost_pulls_splits_later(discs, tmp_path):
+    recipe = {"epochs": 3, "gate_learning_rate": 0.2}
+    runs = {cost: train_miniature(discs, tmp_path / str(cost), training=recipe | {"gate_cost": cost}) for cost in (0.0, 1.0)}
+    free, costly = (checkpoint(runs[cost])["state_dict"] for cost in (0.0, 1.0))
+    last = {cost: history(run).iloc[-1] for cost, run in runs.items()}
+    for number, task in enumerate(TASKS):
+        key = f"model.adapters.gate.steps.{number}"
+        assert (costly[key] < free[key]).all()
+        assert last[1.0][f"split/{task}"] > last[0.0][f"split/{task}"]
+
+
+@pytest.mark.parametrize("model", [{"gate": "none"}, {"gate": "shared_only"}, {"adapter": "plain"}, {"architecture": "monai_unet"}])
+def test_a_gate_cost_without_a_split_is_refused(discs, tmp_path, model):
+    with pytest.raises(UsageError, match=r"training\.gate_cost: found 0\.1, expected 0: .* no split that it could move"):
+        train_miniature(discs, tmp_path / "run", model=model, training={"gate_cost": 0.1})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_begun_before_there_was_a_gate_cost_goes_on(discs, tmp_path):
+    train_miniature(discs, tmp_path / "run", steps=3)
+    settings = tmp_path / "run" / "settings.yaml"
+    content = yaml.safe_load(settings.read_text())
+    del content["training"]["gate_cost"]
+    settings.write_text(yaml.safe_dump(content))
+    with pytest.raises(UsageError, match="is finished, all 3 steps are done"):
+        train_miniature(discs, tmp_path / "run", steps=3, resume=True)
+    with pytest.raises(UsageError, match=r"training\.gate_cost was 0\.0, now 0\.5"):
+        train_miniature(discs, tmp_path / "run", steps=3, resume=True, training={"gate_cost": 0.5})
+
+
+# What a step costs
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that the host reads from tensors: on a GPU each read waits for all that has been asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_the_tasks_and_otherwise_only_what_the_step_before_left(discs, tmp_path, monkeypatch):
+    """Reads at the start of a step wait for what its task ids wait for anyway; none comes after the forward pass has begun."""
+    reads: dict[str, list[int]] = {"check_finite": [], "training_step": [], "configure_gradient_clipping": []}
+    lists: list[torch.Tensor] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        original = getattr(LesionModule, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            with Reads() as mode:
+                result = original(*arguments, **options)
+            reads[name].append(mode.count)
+            return result
+
+        return call
+
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: lists.append(self) or tolist(self))
+    for name in ("check_finite", "configure_gradient_clipping", "training_step"):
+        monkeypatch.setattr(LesionModule, name, counted(name))
+    monkeypatch.setattr(LesionModule, "validation_step", lambda *_: None)
+    monkeypatch.setattr(LesionModule, "on_validation_epoch_end", lambda self: self.log("val/dice", 0.5))
+    train_miniature(discs, tmp_path / "run", steps=3)
+    assert reads["check_finite"] == [0, 2, 2, 2]  # loss and gradient, once a step, the last before the validation
+    assert reads["training_step"] == reads["check_finite"][:3]  # of all that a step reads
+    assert reads["configure_gradient_clipping"] == [0, 0, 0]
+    assert len([one for one in lists if len(one) == 4]) == 3  # the task ids of 3 batches; the others are the sampler's
+
+
+def test_a_frozen_trunk_gets_no_gradient_but_passes_it_on(discs):
+    model = new_model(discs, freeze=True)
+    model(torch.randn(2, 3, 64, 64), torch.tensor([0, 1])).logits.sum().backward()
+    assert all(parameter.grad is None for parameter in model.trunk.parameters())
+    first = model.adapters.blocks[0]
+    assert all(route.up.grad is not None for route in first.tasks)
+
+
+@contextmanager
+def kept_for_backward(shapes: list[tuple[int, ...]]) -> Iterator[None]:
+    """Write down the shape of every tensor that the forward pass keeps."""
+    with saved_tensors_hooks(lambda tensor: shapes.append(tuple(tensor.shape)) or tensor, lambda tensor: tensor):
+        yield
+
+
+def test_checkpointing_does_not_keep_the_adapters_activations(discs):
+    """96 px enter the blocks as 576, 144 and 36 tokens; both routes of rank 5 side by side are 10 wide."""
+    model = new_model(discs, rank=5)
+    image, task = torch.randn(2, 3, 96, 96), torch.tensor([0, 1])
+    inside = {(2, tokens, 10) for tokens in (576, 144, 36)}
+    kept: dict[bool, list[tuple[int, ...]]] = {False: [], True: []}
+    gradients = {}
+    for again, shapes in kept.items():
+        model.trunk.checkpointing = again
+        model.zero_grad()
+        with kept_for_backward(shapes):
+            loss = model(image, task).logits.mean()
+        loss.backward()
+        gradients[again] = [route.up.grad.clone() for block in model.adapters.blocks for route in block.tasks]
+    assert inside <= set(kept[False])
+    assert not inside & set(kept[True])
+    assert_close(gradients[True], gradients[False], rtol=0, atol=0)

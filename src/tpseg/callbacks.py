@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tpseg.distributed import whole_model
 from tpseg.files import replacing, write_atomically
 from tpseg.models.checkpoint import save_model
 from tpseg.models.model import LesionModel
 from tpseg.progress import console
+
+REDRAWN = 0.5
+"""Seconds between two looks at the loss for the bar."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -39,9 +44,11 @@ class BestModel(Callback):
         if dice <= self.best:
             return
         self.best = dice
+        assert isinstance(module.model, LesionModel)
+        model = whole_model(module.model, trainer.model)
+        if model is None:
+            return
         scores = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
-        model = module.model
-        assert isinstance(model, LesionModel)
         place = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "metrics": scores, "splits": model.splits()}
         save_model(model, self.folder, {**self.provenance, "training": place})
 
@@ -65,6 +72,8 @@ class History(Callback):
         row |= {key: float(value) for key, value in trainer.callback_metrics.items() if key != "train/loss_step"}
         row["train/loss"] = row.pop("train/loss_epoch", row.get("train/loss", float("nan")))
         self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, pd.DataFrame(self.rows).to_csv(index=False))
 
@@ -83,6 +92,8 @@ class TrainingBar(Callback):
 
     def __init__(self, total_steps: int) -> None:
         self.total_steps = total_steps
+        self.running: torch.Tensor | None = None
+        self.shown = 0.0
         self.loss = float("nan")
         self.dice = float("nan")
         self.best = float("nan")
@@ -109,11 +120,19 @@ class TrainingBar(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        loss = float(outputs["loss"])
-        self.loss = loss if self.loss != self.loss else 0.9 * self.loss + 0.1 * loss
+        loss = outputs["loss"].detach()
+        self.running = loss if self.running is None else 0.9 * self.running + 0.1 * loss
+        if time.monotonic() - self.shown > REDRAWN:  # to read the loss is to wait for the device
+            self._read_loss()
         self.bar.update(self.row, completed=trainer.global_step, **self._fields(trainer))
 
+    def _read_loss(self) -> None:
+        self.shown = time.monotonic()
+        if self.running is not None:
+            self.loss = float(self.running)
+
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._read_loss()
         self.dice = float(trainer.callback_metrics["val/dice"])
         self.best = self.dice if self.best != self.best else max(self.best, self.dice)
         if not console.is_terminal:

@@ -142,7 +142,7 @@ class TrainingConfig:
     epochs: int = 30
     """Passes over the training images."""
     batch_size: int = 8
-    """Images in a forward pass, of mixed tasks."""
+    """Images in a forward pass, of mixed tasks; over all devices."""
     accumulate: int = 1
     """Forward passes that share an optimiser step."""
     clip: float = 1.0
@@ -157,6 +157,8 @@ class TrainingConfig:
     """Temperature of the split gate at the first and the last step, linear between."""
     gate_learning_rate: float | None = None
     """Learning rate of the split gate's steps; null: the same as learning_rate."""
+    gate_cost: float = 0.0
+    """Weight in the loss of the share of the trunk that runs task routes: more splits later, and several tasks on one image cost less."""
     seed: int = 42
     """Seed of the weights, the sampling and the augmentation."""
 
@@ -165,7 +167,7 @@ class TrainingConfig:
         self.gate_temperature = tuple(self.gate_temperature)  # type: ignore[assignment]
         for name in ("learning_rate", "epochs", "batch_size", "accumulate"):
             require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "more than 0")
-        for name in ("weight_decay", "clip"):
+        for name in ("weight_decay", "clip", "gate_cost"):
             require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
         patience = self.early_stopping
         require(patience is None or patience >= 1, "training.early_stopping", patience, "1 or more, or null")
@@ -195,6 +197,12 @@ class Config:
             )
         if self.model.hardened:
             raise UsageError("model.hardened is for trained models: a hard gate has no gradient; set it false to train")
+        model = self.model
+        if self.training.gate_cost and (model.architecture != "tpseg" or model.adapter != "tca" or model.gate in ("none", "shared_only")):
+            raise UsageError(
+                f"training.gate_cost: found {self.training.gate_cost}, expected 0: architecture {model.architecture} with adapter "
+                f"{model.adapter} and gate {model.gate} has no split that it could move"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         return _plain(asdict(self))

@@ -20,7 +20,8 @@ def prepare_run(config: Config, data_path: Path, out: Path, steps: int | None, t
     if settings.exists():
         if not resume:
             raise UsageError(f"{out} already holds a run; continue it with --resume, or choose another --out")
-        difference = first_difference(yaml.safe_load(settings.read_text()), wanted)
+        known, place = _read(out)
+        difference = first_difference({**known.to_dict(), "run": place}, wanted)
         if difference:
             raise UsageError(f"{out} was started with other settings: {difference}; resume with the same ones or choose another --out")
         return
@@ -34,12 +35,18 @@ def prepare_run(config: Config, data_path: Path, out: Path, steps: int | None, t
 
 def read_settings(run: Path) -> tuple[Config, Path, int | None]:
     """Settings, data path and step limit of a run folder; raises UsageError if it is none."""
+    config, place = _read(run)
+    return config, Path(place["data"]), place["steps"]
+
+
+def _read(run: Path) -> tuple[Config, dict[str, Any]]:
+    """Settings, and data, steps and tasks; what an older tpseg did not know stands at its default."""
     try:
         content = yaml.safe_load((run / "settings.yaml").read_text(encoding="utf-8"))
         place = content.pop("run")
     except (OSError, yaml.YAMLError, KeyError, AttributeError) as error:
         raise UsageError(f"{run}: not a run folder of 'tpseg train' (no readable settings.yaml)") from error
-    return build_config(content, source=f"{run}/settings.yaml"), Path(place["data"]), place["steps"]
+    return build_config(content, source=f"{run}/settings.yaml"), place
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:

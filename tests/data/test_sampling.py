@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from tpseg.data.sampling import TrainingSampler, balanced_weights
+from tpseg.data.sampling import TrainingSampler, balanced_weights, share_of_training, share_of_validation
+from tpseg.errors import UsageError
 
 UNBALANCED = [0] * 90 + [1] * 9 + [2]
 
@@ -59,3 +60,42 @@ def test_every_draw_has_an_augmentation_of_its_own():
 def test_length_is_the_number_of_draws():
     assert len(TrainingSampler(UNBALANCED, 0, True)) == 100
     assert len(TrainingSampler(UNBALANCED, 0, True, draws=7)) == len(list(TrainingSampler(UNBALANCED, 0, True, draws=7))) == 7
+
+
+# Shared by several processes
+
+
+def batches(draws, size):
+    return [draws[start : start + size] for start in range(0, len(draws), size)]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("balance", [True, False])
+def test_the_processes_batches_are_together_the_batches_of_one(processes, balance):
+    """100 draws in batches of 8: 12 whole batches, whoever draws them; the 4 that are left over come in none."""
+    alone = batches(epoch(TrainingSampler(UNBALANCED, 3, balance), 2), 8)[:12]
+    shares = [share_of_training(TrainingSampler(UNBALANCED, 3, balance), 8, rank, processes) for rank in range(processes)]
+    locals_ = [batches(epoch(share, 2), 8 // processes) for share in shares]
+    assert [len(share) for share in shares] == [96 // processes] * processes
+    for number, batch in enumerate(alone):
+        joined = [draw for one in locals_ for draw in one[number]]
+        assert sorted(joined, key=lambda draw: draw.seed) == sorted(batch, key=lambda draw: draw.seed)
+
+
+def test_an_epoch_of_less_than_a_batch_is_one_batch_shared_as_it_comes():
+    shares = [share_of_training(TrainingSampler(UNBALANCED, 0, True, draws=5), 8, rank, 4) for rank in range(4)]
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares] == [2, 1, 1, 1]
+    assert len({draw.seed for share in shares for draw in share}) == 5
+
+
+def test_fewer_images_than_processes_are_refused():
+    with pytest.raises(UsageError, match="4 processes would share 3 training images"):
+        share_of_training(TrainingSampler([0, 0, 1], 0, True), 8, 0, 4)
+
+
+@pytest.mark.parametrize(("images", "processes"), [(7, 1), (7, 2), (8, 4), (5, 4), (2, 4)])
+def test_every_validation_image_counts_once_and_all_processes_have_as_many(images, processes):
+    shares = [share_of_validation(images, rank, processes) for rank in range(processes)]
+    assert {len(share) for share in shares} == {len(list(share)) for share in shares} == {-(-images // processes)}
+    counted = [index for share in shares for index in list(share)[: share.own]]
+    assert sorted(counted) == list(range(images))

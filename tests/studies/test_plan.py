@@ -9,6 +9,7 @@ import pytest
 import yaml
 from miniature import write_discs
 
+from tpseg.config import Config, ModelConfig, SamplingConfig, TrainingConfig
 from tpseg.data.manifest import DataSet, read_dataset
 from tpseg.errors import UsageError
 from tpseg.studies.plan import Cell, Study, budget_names, cells, definition_names, read_budget, read_study
@@ -29,7 +30,7 @@ def study_file(path: Path, **content: object) -> str:
 
 
 def test_the_papers_tables_and_figures_are_all_there() -> None:
-    assert {"table2", "table3", "table4", "fig5", "fig6", "fig7", "fig8", "choices", "learned"} == set(definition_names())
+    assert {"table2", "table3", "table4", "fig5", "fig6", "fig7", "fig8", "choices", "learned", "gate_cost"} == set(definition_names())
     assert {"tiny", "small", "medium", "full", "paper"} == set(budget_names())
     assert [row.id for row in read_study("table3").rows] == [
         *["A1", "A2", "A3", "A4", "A5", "B1", "B2", "B3", "B4", "C1", "C2", "C3", "C4", "C5", "C6"]
@@ -77,6 +78,23 @@ def test_the_same_model_has_the_same_key_in_every_study_and_another_seed_another
     assert by_row["A4"] == by_row["C6"] == {cell.row: cell.key for cell in unfold("table4", data)}["full"]
     assert len(set(by_row.values())) == len(by_row) - 1
     assert by_row["A4"] not in {cell.key for cell in unfold("table3", data, (43,))}
+
+
+def test_the_key_of_a_model_trained_before_a_setting_existed_stays(data: DataSet) -> None:
+    """Row A4, seed 42, of the study in docs/results.md: eight tasks of real images, 160 steps of 16 at 128 px."""
+    model = ModelConfig(
+        trunk="tiny", weights=None, freeze=False, image_size=128, rank=32, neck_widths=(32, 64, 128, 256), decoder_widths=(128, 64, 64)
+    )
+    sampling = SamplingConfig(augmentation="flip", epoch_images=640, workers=0)
+    tasks = ("wet_amd", "brain_tumor", "adenocarcinoma", "thyroid_nodule", "colon_polyp", "lung_infection", "breast_lesion", "skin_lesion")
+    sha256 = "ad67e12888ed4f466d89d8fcf6e4af23f6abbe3d943a3f6f0abb6a3cdb37bcb3"
+
+    def key(**changes: float) -> str:
+        training = TrainingConfig(batch_size=16, weight_decay=0.05, epochs=4, **changes)  # type: ignore[arg-type]
+        return Cell("A4", 42, tasks, Config(model, sampling, training), sha256).key
+
+    assert key() == key(gate_cost=0.0) == "8994fa87b5"
+    assert key(gate_cost=0.1) != key()
 
 
 def test_other_images_give_another_key(data: DataSet) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
-from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
+from torch.utils.data import RandomSampler, Sampler, SequentialSampler, WeightedRandomSampler
 
 from tpseg.data.dataset import Draw
+from tpseg.errors import UsageError
+
+Drawn = TypeVar("Drawn")
 
 
 def balanced_weights(task_ids: Sequence[int]) -> list[float]:
@@ -48,3 +53,54 @@ class TrainingSampler(Sampler[Draw]):
         indices = list(inner)
         seeds = torch.randint(2**62, (len(indices),), generator=generator).tolist()
         return (Draw(index, seed) for index, seed in zip(indices, seeds, strict=True))
+
+
+class Share(Sampler[Drawn]):
+    """What one of several processes gets of an epoch: draws r, r + W, r + 2W, ... for process r of W.
+
+    Process r's batch number k of B/W images and those of the others are together batch k of B images of one process.
+    """
+
+    def __init__(self, whole: Sampler[Drawn], total: int, rank: int, size: int, repeated: int = 0) -> None:
+        """total: draws of the epoch that are shared out; repeated: how many of the first ones come again after them."""
+        self.whole = whole
+        self.total = total
+        self.rank = rank
+        self.size = size
+        self.repeated = repeated
+
+    @property
+    def own(self) -> int:
+        """This process's draws that count: at most the last one is a repetition."""
+        return len(range(self.rank, self.total, self.size))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        if isinstance(self.whole, TrainingSampler):
+            self.whole.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.total + self.repeated, self.size))
+
+    def __iter__(self) -> Iterator[Drawn]:
+        draws = list(self.whole)[: self.total]
+        return itertools.islice(itertools.cycle(draws), self.rank, self.total + self.repeated, self.size)
+
+
+def share_of_training(sampler: TrainingSampler, batch: int, rank: int, size: int) -> Share[Draw]:
+    """Whole batches only, as many for each process; fewer draws than one batch are one batch, which may be shared unevenly.
+
+    batch: images of a batch over all processes. Raises UsageError where a process would get no image.
+    """
+    draws = len(sampler)
+    if draws < size:
+        raise UsageError(f"--devices: {size} processes would share {draws} training images an epoch; use {draws} devices or fewer")
+    return Share(sampler, draws if draws <= batch else draws - draws % batch, rank, size)
+
+
+def share_of_validation(images: int, rank: int, size: int) -> Share[int]:
+    """As many images for each process: where they do not come out even, some end with one that is repeated and does not count.
+
+    A sharded model needs all its processes for each forward pass.
+    """
+    return Share(SequentialSampler(range(images)), images, rank, size, repeated=-images % size)

@@ -6,11 +6,9 @@ FOLDER/cell.json says what; FOLDER/run is the run folder; FOLDER/scores.parquet,
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import sys
-import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +22,7 @@ from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, TPSegError
 from tpseg.evaluation import evaluate_model, read_rows
 from tpseg.files import replacing, write_atomically
+from tpseg.launching import leave_with_parent
 from tpseg.prediction import Segmenter
 from tpseg.studies.plan import Cell
 from tpseg.training import steps_done, train
@@ -83,15 +82,3 @@ def process(folder: Path, threads: int) -> None:
         run_cell(folder)
     except TPSegError as error:
         sys.exit(f"tpseg: {error}")
-
-
-def leave_with_parent() -> None:
-    """End this process when the study that started it is gone, however it ended."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

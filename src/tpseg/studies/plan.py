@@ -24,6 +24,8 @@ FIGURES = ("fig5", "fig6", "fig7", "fig8", "gates", "gradients")
 SETTINGS = ("model", "sampling", "training")
 STUDY_KEYS = ("title", "reference", "rows", "layout", "figures")
 ROW_KEYS = ("name", "group", "config", *SETTINGS, "separate", "paper")
+LATER = (("training", "gate_cost", 0.0),)
+"""Settings that came after the first studies: at the value that says what was done before, keys are made without them."""
 BUDGET_KEYS = ("config", "steps", "epochs", "validations", *SETTINGS)
 
 
@@ -92,8 +94,12 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """The same for cells that are the same model, whatever study or row they are in."""
-        content = {"config": self.config.to_dict(), "tasks": self.tasks, "data": self.data_sha256}
+        """The same for cells that are the same model, whatever study or row they are in, and whatever version trained it."""
+        settings = self.config.to_dict()
+        for group, key, default in LATER:
+            if settings[group][key] == default:
+                del settings[group][key]
+        content = {"config": settings, "tasks": self.tasks, "data": self.data_sha256}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
     @property
