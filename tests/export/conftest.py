@@ -1,0 +1,59 @@
+"""One miniature model, traced once, in every format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from exportable import TRUNK, make_model
+from torch.export import ExportedProgram
+
+from tpseg.export.description import Description
+from tpseg.export.formats import OPSET, save_onnx, save_openvino, save_torch, trace
+from tpseg.export.traceable import hardened_part
+from tpseg.models.trunk import TRUNK_SIZES
+
+
+@pytest.fixture
+def exportable_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the length of a test the trunk `tiny` is that of the models here, so that their folders can be read."""
+    monkeypatch.setitem(TRUNK_SIZES, "tiny", TRUNK)
+
+
+@pytest.fixture(scope="session")
+def model() -> Any:
+    made = make_model(pgtds=(1,))  # the steps differ in widths only, and each takes a fifth of the time
+    made.provenance = {"seed": 7}
+    return made
+
+
+@pytest.fixture(scope="session")
+def description(model: Any) -> Description:
+    return Description.of(hardened_part(model))
+
+
+@pytest.fixture(scope="session")
+def program(model: Any) -> ExportedProgram:
+    return trace(hardened_part(model))
+
+
+@pytest.fixture(scope="session")
+def onnx_file(program: ExportedProgram, description: Description, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    save_onnx(program, path, description, OPSET)
+    return path
+
+
+@pytest.fixture(scope="session")
+def torch_file(program: ExportedProgram, description: Description, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("torch") / "model.pt2"
+    save_torch(program, path, description)
+    return path
+
+
+@pytest.fixture(scope="session")
+def openvino_file(onnx_file: Path, description: Description, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("openvino") / "model.xml"
+    save_openvino(onnx_file, path, path, description)
+    return path
