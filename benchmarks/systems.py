@@ -10,13 +10,11 @@ import torch.nn.functional as F
 from benchmarks.plan import SEED
 from benchmarks.reference import Reference
 from tpseg.config import ModelConfig, load_config
-from tpseg.hardware import bf16_is_native
 from tpseg.models.decoder import LogitFuser
 from tpseg.models.gate import KAPPA, STEP_SUM, SplitGate
 from tpseg.models.model import LesionModel
 from tpseg.models.pgtd import PGTD, DynamicExperts, TaskOutput
 from tpseg.models.prototypes import PrototypeMemory
-from tpseg.network import TorchNetwork, lower_weights
 from tpseg.studies.cost import skeleton
 from tpseg.studies.measuring import with_random_weights
 
@@ -71,12 +69,3 @@ def make_plausible(model: LesionModel) -> LesionModel:
             for mix in module.mix:
                 mix.normal_()
     return model
-
-
-def as_shipped(model: LesionModel, device: torch.device) -> TorchNetwork:
-    """What tpseg.network.open_network makes of a model that was read from disk."""
-    model.settle()
-    network = TorchNetwork(model, str(device))
-    if bf16_is_native(network.device):
-        lower_weights(model)
-    return network

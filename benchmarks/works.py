@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks import plan
 from benchmarks.plan import Case
 from benchmarks.reference import Reference
-from benchmarks.systems import as_shipped, build, build_reference
+from benchmarks.systems import build, build_reference
 from tpseg.data.dataset import Draw, LesionDataset, collate
 from tpseg.data.formats import read_image
 from tpseg.data.manifest import Case as ImageCase
@@ -24,7 +24,7 @@ from tpseg.data.transforms import preprocess
 from tpseg.hardware import autocast
 from tpseg.losses import segmentation_loss
 from tpseg.models.tpseg import TPSeg
-from tpseg.network import open_network
+from tpseg.network import for_prediction, open_network
 
 Step = Callable[[], object]
 LEARNING_RATE = WEIGHT_DECAY = 5e-4
@@ -104,7 +104,7 @@ def trunk_alone(case: Case, device: torch.device, scratch: Path) -> Ready:
     trunk, image = model.trunk, images(1, case.size, device)
     assert trunk is not None
     if case.variant == "bf16":
-        as_shipped(model, device)
+        for_prediction(model, str(device))
 
     @torch.inference_mode()
     def step() -> object:
@@ -120,7 +120,7 @@ def prediction(case: Case, device: torch.device, scratch: Path) -> Ready:
     if case.system.startswith("reference"):
         run = reference_pass(case, device, image)
         return Ready({"": lambda: run(task)})
-    network = as_shipped(build(case.system, case.trunk, case.size, plan.TASKS, device), device)
+    network = for_prediction(build(case.system, case.trunk, case.size, plan.TASKS, device), str(device))
     if case.variant == "compiled":
         network.model = torch.compile(network.model, dynamic=False)  # type: ignore[assignment]
     return Ready({"": lambda: network(image, task, torch.arange(case.batch))})
@@ -149,7 +149,7 @@ def tasks_known(case: Case, device: torch.device, scratch: Path) -> Ready:
     image = images(case.batch, case.size, torch.device("cpu"))
 
     def step(known: int) -> Step:
-        network = as_shipped(build(case.system, case.trunk, case.size, known, device), device)
+        network = for_prediction(build(case.system, case.trunk, case.size, known, device), str(device))
         return lambda: network(image, torch.arange(case.batch) % known, torch.arange(case.batch))
 
     return Ready({str(known): step(known) for known in plan.TASKS_KNOWN}, least=2)
@@ -157,7 +157,7 @@ def tasks_known(case: Case, device: torch.device, scratch: Path) -> Ready:
 
 def tasks_asked(case: Case, device: torch.device, scratch: Path) -> Ready:
     """One image, by the number of tasks asked for."""
-    network = as_shipped(build(case.system, case.trunk, case.size, plan.TASKS, device), device)
+    network = for_prediction(build(case.system, case.trunk, case.size, plan.TASKS, device), str(device))
     image = images(1, case.size, torch.device("cpu"))
 
     def step(asked: int) -> Step:
@@ -174,7 +174,7 @@ def exported(case: Case, device: torch.device, scratch: Path) -> Ready:
         return Ready({"": lambda: network(image, none, none)})
     model = build(case.system, case.trunk, case.size, 1, device)
     if case.variant == "PyTorch, as shipped":
-        shipped = as_shipped(model, device)
+        shipped = for_prediction(model, str(device))
         return Ready({"": lambda: shipped(image, none, none)})
     model.settle()
 

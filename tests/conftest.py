@@ -7,12 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from miniature import TRUNK, train_miniature, write_discs
 from PIL import Image
 
 from tpseg.models.trunk import TRUNK_SIZES
 
 MakePairs = Callable[..., Path]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread for each of the processes that run the tests side by side: threads that share a processor wait for each other."""
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file stay in one process, where they share what they have trained; those of exporting in one as well."""
+    for item in items:
+        parts = item.path.relative_to(Path(__file__).parent).parts
+        item.add_marker(pytest.mark.xdist_group("export" if parts[0] == "export" else "/".join(parts)))
 
 
 @pytest.fixture

@@ -64,7 +64,11 @@ def open_network(source: Path | str, device: str | None = None, weights: str | N
         from tpseg.export.runtime import ExportedNetwork  # its libraries are extras
 
         return ExportedNetwork(Path(source), device)
-    model = LesionModel.from_pretrained(source, weights=weights)
+    return for_prediction(LesionModel.from_pretrained(source, weights=weights), device)
+
+
+def for_prediction(model: LesionModel, device: str | None = None) -> TorchNetwork:
+    """The network of a model that is not trained on: its gate settled and its large weights in bfloat16, in place."""
     model.settle()
     network = TorchNetwork(model, device)
     if bf16_is_native(network.device):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import redirect_stdout
 
 import numpy as np
 import onnx
@@ -14,7 +13,6 @@ import torch
 from exportable import LIGHT, TRUNK, make_model, noise
 from onnx import TensorProto
 
-import tpseg.cli
 from tpseg.cli import main
 from tpseg.data.manifest import read_dataset
 from tpseg.data.transforms import preprocess
@@ -35,19 +33,10 @@ def run(discs, tmp_path_factory):
     model.tasks = TaskSet([Task("bright_disc"), Task("dark_disc", "ultrasound"), Task("other")])
     model.save_pretrained(folder / "model")
     words = ["--tasks", "dark_disc", "--out", str(folder / "dark.onnx"), "--data", str(discs), "--int8"]
-    with pytest.MonkeyPatch.context() as patch, redirected() as printed:
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:  # capsys lives for one test only
         patch.setitem(TRUNK_SIZES, "tiny", TRUNK)
         assert main(["export", str(folder / "model"), *words, "--check-sizes", "64,96", "--check-batches", "2"]) == 0
     return folder, printed.getvalue(), model
-
-
-@contextmanager
-def redirected() -> Iterator[io.StringIO]:
-    """What the command line prints, for fixtures that outlive a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        text = io.StringIO()
-        patch.setattr(tpseg.cli.out_console, "file", text)
-        yield text
 
 
 def test_the_verb_writes_a_file_its_int8_version_and_a_report_of_each(run):

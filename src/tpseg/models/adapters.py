@@ -76,7 +76,7 @@ class TaskConditionedAdapter(nn.Module):
 
         GN has one group: each sample over all of (h, w, C). Its scale and shift go into Down, whose weights are fewer than the tokens.
         """
-        x = F.layer_norm(tokens, tokens.shape[1:]).flatten(1, 2)  # (B, h, w, C) -> (B, h * w, C)
+        x = F.group_norm(tokens.permute(0, 3, 1, 2), 1).permute(0, 2, 3, 1).flatten(1, 2)  # (B, h, w, C) -> (B, h * w, C)
         shift = down @ self.shift  # (B or 1, r)
         if down.shape[0] == 1:  # len(down) would be a constant once exported
             hidden = F.linear(x, (down * self.scale)[0], shift[0])  # (B, h * w, r)
@@ -99,10 +99,9 @@ class TaskConditionedAdapter(nn.Module):
 
         started: for each task in `routing.present`. Where all run the same route, they share one product.
         """
-        if not any(started):
-            assert self.shared is not None
-            return self.shared.down[None], self.shared.up[None]
         routes = [self.tasks[task] if begun else self.shared for task, begun in zip(routing.present, started, strict=True)]
+        if not any(started):
+            routes = [self.shared]
         down = torch.stack([route.down for route in routes if route is not None])
         up = torch.stack([route.up for route in routes if route is not None])
         if len(routes) == 1:
