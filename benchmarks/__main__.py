@@ -40,7 +40,7 @@ def parser() -> Parser:
     found = Parser(prog="python -m benchmarks", description=description, formatter_class=HelpPage, allow_abbrev=False)
     found.add_argument("--out", type=str, default="runs/benchmark", help="Folder for table.md, the figure and results.json.")
     found.add_argument("--json", type=str, help="Also write the results to this file.")
-    found.add_argument("--quick", action="store_true", help="The tiny trunk only, in under two minutes.")
+    found.add_argument("--quick", action="store_true", help="The tiny trunk only, without exporting, in under two minutes.")
     found.add_argument("--models", type=str, help=f"Trunks and image sizes, the one of the headline first. Default: {MODELS}.")
     found.add_argument("--rounds", type=int, default=3, help="Most rounds over all cases.")
     found.add_argument(
@@ -72,7 +72,7 @@ def bench(arguments: Sequence[str], measure: Measure = measure_apart) -> int:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if load is not None and load > 1:
         errors.print(f"this machine is busy (load {load:.1f}): times will be too long, and ratios may be off", style="yellow")
-    cases = plan.plan(models, accelerator=device.type != "cpu")
+    cases = plan.plan(models, accelerator=device.type != "cpu", quick=given.quick)
     minutes = given.minutes if given.minutes is not None else QUICK_MINUTES if given.quick else MINUTES
     seconds = QUICK_SECONDS if given.quick else SECONDS
     with tempfile.TemporaryDirectory(prefix="tpseg-benchmark-") as scratch, track_ends("measuring", given.rounds * len(cases)) as ended:

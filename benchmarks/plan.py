@@ -65,8 +65,8 @@ class Case:
         return " · ".join(part for part in (self.trunk, self.work, self.system, self.variant) if part)
 
 
-def plan(models: Mapping[str, int], accelerator: bool) -> list[Case]:
-    """All cases; models: trunk to image size in pixels; accelerator: whether they run on a GPU."""
+def plan(models: Mapping[str, int], accelerator: bool, quick: bool = False) -> list[Case]:
+    """All cases; models: trunk to image size in pixels; accelerator: whether they run on a GPU; quick: without exporting."""
     cases = [Case(MATRIX, "PyTorch", variant=precision) for precision in ("fp32", "bf16")]
     for trunk, size in models.items():
         cases += [Case(EQUALITY, "reference", trunk, size, once=True)]
@@ -79,7 +79,7 @@ def plan(models: Mapping[str, int], accelerator: bool) -> list[Case]:
         cases += [Case(TRAIN, "tpseg", trunk, size, "recomputing", BATCH), Case(TRAIN, "SAM2-UNet", trunk, size, batch=BATCH)]
         cases += [Case(LOADING, "tpseg", trunk, size, batch=BATCH), Case(MODEL_LOAD, "tpseg", trunk, size)]
         cases += on_a_gpu(trunk, size) if accelerator else []
-    return cases if accelerator else cases + runtimes(*list(models.items())[-1])
+    return cases if accelerator or quick else cases + runtimes(*list(models.items())[-1])
 
 
 def runtimes(trunk: str, size: int) -> list[Case]:
