@@ -19,7 +19,8 @@ from tpseg.config import Config, build_config, merge
 from tpseg.data.dataset import Batch
 from tpseg.models.checkpoint import load_model
 from tpseg.models.trunk import TrunkSize
-from tpseg.training import LesionModule, train
+from tpseg.recipe import LesionModule
+from tpseg.training import train
 
 TRUNK = TrunkSize(16, 1, (1, 1, 3, 1), (3, 4, 4), (8, 4, 14, 7), 7)
 """A Hiera of 6 blocks; the fixture `miniature_trunk` puts it in the place of `tiny`."""

@@ -18,11 +18,13 @@ from torch import Tensor
 
 import tpseg.callbacks
 import tpseg.distributed
+import tpseg.recipe
 import tpseg.training
 from tpseg.data.dataset import LesionDataset
 from tpseg.losses import segmentation_loss
 from tpseg.models.trunk import TRUNK_SIZES
-from tpseg.training import LesionModule, Run, train_started
+from tpseg.recipe import LesionModule
+from tpseg.training import Run, train_started
 
 
 def miniature(run: Run) -> None:
@@ -80,7 +82,7 @@ def spoil_loss(step: Callable[[], int]) -> None:
         bad = supervised[0].requires_grad and calls == step() and os.environ["RANK"] == "1"
         return losses * torch.nan if bad else losses
 
-    tpseg.training.segmentation_loss = loss
+    tpseg.recipe.segmentation_loss = loss
 
 
 def bad_image_in_process_1(run: Run) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tpseg.cli import VERBS, main
 from tpseg.data.manifest import read_dataset
-from tpseg.training import LesionModule
+from tpseg.recipe import LesionModule
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
 

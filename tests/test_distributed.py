@@ -29,7 +29,8 @@ from tpseg.data.sampling import TrainingSampler
 from tpseg.errors import DataError, TPSegError, UsageError
 from tpseg.launching import Crew, find_crew
 from tpseg.models.checkpoint import load_model
-from tpseg.training import NonFiniteLoss, Run, train
+from tpseg.recipe import LesionModule, NonFiniteLoss
+from tpseg.training import Run, train
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
 
@@ -115,7 +116,7 @@ def test_checkpoints_of_two_processes_are_those_of_one(uneven, one_with_sgd, tmp
     assert_alike(one_with_sgd, tmp_path / "two_one")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(torch.optim, "AdamW", started.sgd)
-        patch.setattr(tpseg.training.LesionModule, "on_train_batch_start", stop_in_epoch_2, raising=False)
+        patch.setattr(LesionModule, "on_train_batch_start", stop_in_epoch_2, raising=False)
         train_miniature(uneven, tmp_path / "one_two", training=SGD)
     train_two(started.with_sgd, settings, uneven, tmp_path / "one_two", resume=True)
     assert_alike(one_with_sgd, tmp_path / "one_two")

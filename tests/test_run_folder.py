@@ -16,6 +16,7 @@ import torch
 from miniature import assert_same_run, checkpoint, stopped, train_miniature
 from torch.testing import assert_close
 
+import tpseg.recipe
 import tpseg.training
 from tpseg.errors import UsageError
 from tpseg.models.checkpoint import load_model
@@ -170,7 +171,7 @@ def test_a_model_folder_that_cannot_be_written_leaves_the_old_one(discs, tmp_pat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tpseg.models.checkpoint.save_file", full)
-    monkeypatch.setattr(tpseg.training, "hard_dice", lambda logits, mask: torch.ones(len(mask)))  # a new best
+    monkeypatch.setattr(tpseg.recipe, "hard_dice", lambda logits, mask: torch.ones(len(mask)))  # a new best
     with pytest.raises(OSError, match="No space left"):
         train_miniature(discs, tmp_path / "run", resume=True)
     assert_close(load_model(tmp_path / "run").state_dict(), before, rtol=0, atol=0)

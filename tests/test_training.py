@@ -17,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import tpseg.recipe
 import tpseg.training
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
@@ -24,7 +25,7 @@ from tpseg.losses import segmentation_loss
 from tpseg.models.catalogue import create
 from tpseg.models.checkpoint import load_model
 from tpseg.models.tpseg import TPSeg
-from tpseg.training import LesionModule, NonFiniteLoss, hard_dice, matrices, parameter_groups, rate_factor
+from tpseg.recipe import LesionModule, NonFiniteLoss, hard_dice, matrices, parameter_groups, rate_factor
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
 
@@ -150,7 +151,7 @@ def test_epochs_end_a_run_that_asks_for_more_steps(discs, tmp_path):
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(discs, tmp_path, monkeypatch):
-    monkeypatch.setattr(tpseg.training, "hard_dice", lambda logits, mask: torch.full((len(mask),), 0.5))
+    monkeypatch.setattr(tpseg.recipe, "hard_dice", lambda logits, mask: torch.full((len(mask),), 0.5))
     out = train_miniature(discs, tmp_path / "run", training={"epochs": 8, "early_stopping": 2})
     assert history(out)["epoch"].tolist() == [1, 2, 3]
 
@@ -207,7 +208,7 @@ def test_a_lost_gradient_does_not_reach_the_weights(discs, tmp_path, monkeypatch
         return values + (values - values.detach()).abs().sqrt()
 
     with monkeypatch.context() as patch:
-        patch.setattr(tpseg.training, "segmentation_loss", loss)
+        patch.setattr(tpseg.recipe, "segmentation_loss", loss)
         with pytest.raises(NonFiniteLoss, match=r"the gradient became NaN or infinite at step \d+, on: .*_disc"):
             train_miniature(discs, tmp_path / "run")
 
@@ -231,7 +232,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, spoiled: Callable[[bool, int, torch.T
         steps += training
         return torch.where(spoiled(training, steps, mask), torch.nan, segmentation_loss(supervised, mask))
 
-    monkeypatch.setattr(tpseg.training, "segmentation_loss", loss)
+    monkeypatch.setattr(tpseg.recipe, "segmentation_loss", loss)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_file(tmp_path, monkeypatch):

@@ -123,7 +123,7 @@ class ShardedTrunk(FSDPStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         assert self.model is not None
         assert self.lightning_module is not None
-        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=weights_only)
+        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
         with _whole_state(self.model, rank0_only=False):
             self.model.load_state_dict(checkpoint.pop("state_dict"), strict=self.lightning_module.strict_loading)
             for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):

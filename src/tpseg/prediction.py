@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from tpseg.ahead import THREADS, ahead
 from tpseg.data.formats import IMAGE_SUFFIXES, read_image, stretch, to_rgb
-from tpseg.data.transforms import preprocess
+from tpseg.data.transforms import preprocess, resize_map
 from tpseg.errors import DataError, UsageError
 from tpseg.files import replacing
 from tpseg.models.model import LesionModel
@@ -140,11 +139,6 @@ class Segmenter:
         for p, (row, task) in enumerate(pairs):
             similarity = None if maps.similarity is None else maps.similarity[p]
             yield Answer(maps.logits[p], similarity, batch[row][0].image.shape[:2], task)
-
-
-def resize_map(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, S, S) to (H, W), bilinear."""
-    return F.interpolate(values[None], size, mode="bilinear", align_corners=False, antialias=False)[0, 0]
 
 
 def as_rgb(image: ImageLike) -> np.ndarray:

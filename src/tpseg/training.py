@@ -1,233 +1,39 @@
-"""Training: the Lightning module with the recipe, and `train`, which runs it into a run folder."""
+"""Training: `train` runs the recipe into a run folder, in one process or in several."""
 
 from __future__ import annotations
 
 import logging
 import math
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tpseg.callbacks import BestModel, History, TrainingBar, WholeCheckpoints
 from tpseg.config import Config
 from tpseg.data.dataset import Batch, LesionDataset, collate
 from tpseg.data.manifest import DataSet, read_dataset
-from tpseg.data.sampling import Share, TrainingSampler, share_of_training, share_of_validation
-from tpseg.distributed import FSDP_PREFIX, StrategyName, add_up, choose_strategy, clip_gradients, environment, gather
-from tpseg.errors import DataError, TPSegError, UsageError, few
+from tpseg.data.sampling import TrainingSampler, share_of_training, share_of_validation
+from tpseg.distributed import StrategyName, choose_strategy, environment
+from tpseg.errors import DataError, UsageError, few
 from tpseg.hardware import bf16_is_native
 from tpseg.launching import Crew, find_crew, launch, lost_peer
-from tpseg.losses import segmentation_loss
 from tpseg.models.catalogue import create
-from tpseg.models.checkpoint import is_trunk
 from tpseg.models.model import LesionModel
 from tpseg.models.trunk_weights import load_trunk_weights
 from tpseg.provenance import provenance
+from tpseg.recipe import LesionModule
 from tpseg.run_folder import prepare_run
 from tpseg.tasks import TaskSet
-
-
-class NonFiniteLoss(TPSegError):
-    """The loss became NaN or infinite: the run stops, the last good checkpoint stays."""
-
-
-@dataclass
-class Watched:
-    """What has to be finite in a step, for a look that does not make the host wait for the device."""
-
-    step: int
-    files: list[str]
-    losses: Tensor
-    """Of this process's images, (B,)."""
-    loss: Tensor
-    """Of the whole batch, the same in every process."""
-    norm: Tensor | None = None
-    """Of the gradient, where the step had one; the same in every process."""
-
-
-class LesionModule(lightning.LightningModule):
-    """One step of training and validation, the optimiser and the schedules.
-
-    With W processes a batch is shared by them: sums over images, and what is decided on them, are those of the whole batch.
-    """
-
-    def __init__(self, config: Config, model: LesionModel, total_steps: int) -> None:
-        super().__init__()
-        self.settings = config.training
-        self.model = model
-        self.total_steps = total_steps
-        self.matrices = matrices(model)
-        self.strict_loading = not config.model.freeze
-        self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
-        self.plateau_state: dict[str, Any] | None = None
-        self.watched: Watched | None = None
-        self.validated: list[tuple[Tensor, Tensor, Tensor, list[str]]] = []  # Dice, loss and task id of each image, and its file
-
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        self.check_finite()
-        progress = self.global_step / max(self.total_steps - 1, 1)
-        start, end = self.settings.gate_temperature
-        self.model.set_gate_temperature(start + (end - start) * min(progress, 1.0))
-        cost = self.model.split_cost(batch.task) if self.settings.gate_cost else None  # before the model, which keeps a GPU busy
-        output = self.model(batch.image, batch.task)
-        losses = segmentation_loss(output.supervised, batch.mask)  # (B,)
-        if cost is not None:
-            losses = losses + self.settings.gate_cost * cost
-        images = self.batch_images()
-        loss = losses.sum() / (images / self.trainer.world_size)  # the mean of all processes' is the batch's mean
-        mean = add_up(losses.detach().sum()) / images
-        self.watched = Watched(self.global_step, batch.files, losses.detach(), mean)
-        self.model.update_prototypes(output, batch.mask, batch.task)
-        self.log("train/loss", mean, batch_size=images, on_step=True, on_epoch=True)
-        return loss
-
-    def batch_images(self) -> int:
-        """Images of a training batch, over all processes."""
-        share = self.trainer.train_dataloader.sampler  # type: ignore[union-attr]
-        assert isinstance(share, Share)
-        return min(self.settings.batch_size, share.total)
-
-    def check_finite(self) -> None:
-        """Raise NonFiniteLoss if the step before lost its loss or its gradient.
-
-        A step later, because to read a number at once is to wait for the device: here the next step begins, which reads its
-        task ids and waits anyway. Before a validation, after which the weights are saved, it is called too.
-        """
-        watched, self.watched = self.watched, None
-        if watched is None:
-            return
-        if not torch.isfinite(watched.loss):
-            lost = [file for file, good in zip(watched.files, torch.isfinite(watched.losses).tolist(), strict=True) if not good]
-            report_non_finite("loss", watched.step, lost)
-        if watched.norm is not None and not torch.isfinite(watched.norm):
-            report_non_finite("gradient", watched.step, watched.files)
-
-    def on_validation_start(self) -> None:
-        self.check_finite()
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
-        if self.global_step >= self.total_steps:
-            self.trainer.should_stop = True  # makes Lightning validate before it ends, unlike max_steps
-
-    def validation_step(self, batch: Batch, index: int) -> None:
-        output = self.model(batch.image, batch.task)
-        losses = segmentation_loss(output.supervised, batch.mask)
-        self.validated.append((hard_dice(output.logits, batch.mask), losses, batch.task, batch.files))
-
-    def on_validation_epoch_end(self) -> None:
-        """Mean Dice per task and over tasks, hard at ½ and at the model's input size; every image counts once."""
-        share = self.trainer.val_dataloaders.sampler  # type: ignore[union-attr]
-        own = share.own  # what comes after is an image repeated
-        dice, losses, task = (torch.cat([entry[part] for entry in self.validated])[:own] for part in range(3))  # type: ignore[misc]
-        files = [file for entry in self.validated for file in entry[3]][:own]
-        self.validated.clear()
-        tasks = len(self.model.tasks)
-        sums = torch.zeros(tasks + 1, 2, device=dice.device)  # a row for each task and one for the loss; sum and number
-        sums.index_add_(0, task, torch.stack([dice, torch.ones_like(dice)], 1))
-        sums[tasks] = torch.stack([losses.sum(), losses.new_tensor(len(losses))])
-        means = [total / number if number else None for total, number in add_up(sums).tolist()]
-        loss = means.pop()
-        assert loss is not None
-        if not math.isfinite(loss):  # before these weights are saved
-            lost = [file for file, good in zip(files, torch.isfinite(losses).tolist(), strict=True) if not good]
-            report_non_finite("validation loss", self.global_step, lost)
-        found = {name: mean for name, mean in zip(self.model.tasks.names, means, strict=True) if mean is not None}
-        dice_of_all = sum(found.values()) / len(found)
-        self.log_dict({"val/loss": loss, **{f"val/dice/{name}": mean for name, mean in found.items()}, "val/dice": dice_of_all})
-        if self.plateau is not None:  # stepped here, not by Lightning, which does so after it has written the checkpoint
-            self.plateau.step(dice_of_all)
-        self.log_dict({f"split/{name}": float(split) for name, split in self.model.splits().items()})
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        settings = self.settings
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
-        optimiser = kind(parameter_groups(self.model, settings, self.matrices), lr=settings.learning_rate, fused=True)
-        if settings.schedule == "plateau":
-            self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=6, min_lr=1e-7)
-            if self.plateau_state is not None:
-                self.plateau.load_state_dict(self.plateau_state)
-            return {"optimizer": optimiser}
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: rate_factor(step, self.total_steps, settings.warmup, settings.schedule == "cosine")
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def configure_gradient_clipping(self, *arguments: Any, **options: Any) -> None:
-        """Clip here: Lightning refuses to for fused optimisers, though without a gradient scaler it is right.
-
-        The gradient is the average over all processes already.
-        """
-        assert self.trainer.model is not None
-        assert self.watched is not None
-        norm = clip_gradients(self.trainer.model, self.settings.clip or math.inf)
-        self.watched.norm = norm
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A frozen trunk is not stored again; the plateau's state is."""
-        if self.model.trunk is not None and self.model.trunk.frozen:
-            state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {key: value for key, value in state.items() if not is_trunk(key.removeprefix("model."))}
-        if self.plateau is not None:
-            checkpoint["plateau"] = self.plateau.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.plateau_state = checkpoint.get("plateau")
-
-
-def report_non_finite(what: str, step: int, files: list[str]) -> NoReturn:
-    """Raise NonFiniteLoss with the files of all processes; all of them call this, for all saw the same numbers."""
-    raise NonFiniteLoss(
-        f"the {what} became NaN or infinite at step {step}, on: {', '.join(gather(files))}. "
-        "Look at these files with 'tpseg data check', or lower training.learning_rate; the last good checkpoint is kept"
-    )
-
-
-def hard_dice(logits: Tensor, mask: Tensor) -> Tensor:
-    """Dice of each image, cut at ½, both empty 1; (B, 1, H, W) twice in, (B,) out."""
-    found, true = (logits > 0).flatten(1), mask.flatten(1) > 0.5
-    total = found.sum(1) + true.sum(1)
-    return torch.where(total > 0, 2 * (found & true).sum(1) / total.clamp_min(1), 1.0)
-
-
-def rate_factor(step: int, total: int, warmup: float, cosine: bool) -> float:
-    """Learning rate as a share of its peak: linear warm-up, then a half cosine to 0, or constant."""
-    rise = warmup * total
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return 0.5 * (1 + math.cos(math.pi * min((step - rise) / max(total - rise, 1), 1.0))) if cosine else 1.0
-
-
-def matrices(model: LesionModel) -> set[str]:
-    """Names of the parameters of two and more dimensions: to be asked before FSDP cuts them to vectors."""
-    return {name for name, parameter in model.named_parameters() if parameter.ndim >= 2}
-
-
-def parameter_groups(model: LesionModel, settings: Any, decayed: Collection[str]) -> list[dict[str, Any]]:
-    """Trained parameters by learning rate and decay: trunk, gate and the rest."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        rate = settings.learning_rate
-        if name.startswith("trunk.") and settings.trunk_learning_rate is not None:
-            rate = settings.trunk_learning_rate
-        if name.startswith("adapters.gate.") and settings.gate_learning_rate is not None:
-            rate = settings.gate_learning_rate
-        decay = settings.weight_decay if name.replace(FSDP_PREFIX, "") in decayed else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()]
 
 
 def loaders(config: Config, data: DataSet, rank: int = 0, processes: int = 1) -> tuple[DataLoader[Batch], DataLoader[Batch]]:

@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 from tpseg.bulk.manifest import write_part
 from tpseg.bulk.store import Folder, local_copy
 from tpseg.data.formats import read_image
-from tpseg.data.transforms import normalise, resize_image, to_tensor
+from tpseg.data.transforms import normalise, resize_image, resize_map, to_tensor
 from tpseg.errors import DataError
 from tpseg.overlay import draw_overlay
 
@@ -133,9 +132,9 @@ def write_one(folder: Folder, row: Columns, probability: bool, overlay: bool) ->
     }
     if line["error"]:
         return line
-    logits = torch.from_numpy(np.array(row["logits"]))[None, None]  # a copy: Ray's memory is read-only
+    logits = torch.from_numpy(np.array(row["logits"]))[None]  # (1, S, S), a copy: Ray's memory is read-only
     size = (int(row["height"]), int(row["width"]))
-    found = torch.sigmoid(F.interpolate(logits, size, mode="bilinear", align_corners=False))[0, 0].numpy()  # (H, W)
+    found = torch.sigmoid(resize_map(logits, size)).numpy()  # (H, W)
     name = line["mask"].removesuffix(".png")
     if overlay:
         try:

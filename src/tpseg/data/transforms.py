@@ -33,6 +33,11 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(soft) >= 0.5
 
 
+def resize_map(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, S, S) to (H, W), bilinear."""
+    return F.interpolate(values[None], size, mode="bilinear", align_corners=False, antialias=False)[0, 0]
+
+
 def to_tensor(image: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255

@@ -142,5 +142,6 @@ class TCA(nn.Module):
     def started(self, tasks: Sequence[int]) -> list[list[bool]]:
         """For each of `tasks` and each block, whether a model with one route per block runs the task's own there."""
         if self.gate is not None:
-            return [self.gate.table()[task] for task in tasks]
+            table = self.gate.table()
+            return [table[task] for task in tasks]
         return [[self.task_routes] * len(self.blocks) for _ in tasks]
