@@ -19,9 +19,10 @@ from PIL import Image
 
 from tpseg.bulk.pipeline import decode, write
 from tpseg.bulk.run import predict_bulk
+from tpseg.clinical.opening import find_scans
 from tpseg.config import load_config
 from tpseg.models.catalogue import create
-from tpseg.prediction import Segmenter, find_images, predict_files
+from tpseg.prediction import Segmenter, predict_files
 from tpseg.tasks import Task, TaskSet
 
 
@@ -39,7 +40,7 @@ def make_images(folder: Path, count: int, size: int) -> Path:
 def seconds_local(model: Path, images: Path, out: Path, batch_size: int) -> float:
     """Time of the local engine with its model load, in this process."""
     start = time.perf_counter()
-    results = list(predict_files(Segmenter(model), find_images([str(images)]), ["lesion"], out, batch_size=batch_size))
+    results = list(predict_files(Segmenter(model), find_scans([str(images)]), ["lesion"], out, batch_size=batch_size))
     assert len(results) == len(list(images.iterdir()))
     return time.perf_counter() - start
 

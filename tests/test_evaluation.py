@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,20 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tpseg.cli import main
 from tpseg.data.manifest import Case, read_dataset
 from tpseg.errors import DataError, UsageError
-from tpseg.evaluation import evaluate_predictions, read_predictions, read_rows, score_cases, summarise, summary_table, write_evaluation
+from tpseg.evaluation import (
+    evaluate_model,
+    evaluate_predictions,
+    read_predictions,
+    read_rows,
+    score_cases,
+    summarise,
+    summary_table,
+    write_evaluation,
+)  # fmt: skip
+from tpseg.prediction import Segmenter
 
 # Four masks of 4 x 4 pixels: tasks `wa` (two images of one patient, one of another) and `bl` (an empty mask).
 LEFT = np.array([[1, 1, 0, 0]] * 4, bool)
@@ -63,7 +75,7 @@ def predictions(tmp_path):
 
 
 def test_the_table_has_a_row_per_image(rows):
-    assert list(rows.columns[:7]) == ["task", "image", "split", "group", "height", "width", "tp"]
+    assert list(rows.columns[:8]) == ["task", "image", "split", "group", "set", "height", "width", "tp"]
     assert rows["image"].tolist() == ["images/a.jpg", "images/b.jpg", "images/c.jpg", "images/a.jpg"]
     assert rows["task"].tolist() == ["wa", "wa", "wa", "bl"]
     assert rows["dice"].tolist() == pytest.approx([1, 2 / 3, 0, 1])
@@ -105,6 +117,17 @@ def test_tasks_are_resampled_independently(rows):
     low, high = both["average"]["dice_interval"]
     task_low, task_high = both["tasks"]["wa"]["dice_interval"]
     assert high - low == pytest.approx((task_high - task_low) / 2**0.5, rel=0.1)
+
+
+def test_a_task_of_several_sets_is_reported_for_each_and_as_their_mean(rows):
+    """Papers give polyps so: here two images of one set and one of another, which weighs as much."""
+    three = rows.iloc[:3].assign(task="cp", set=["Kvasir", "Kvasir", "ETIS"], dice=[0.5, 0.7, 0.2])
+    entry = summarise(three, ["default"])["default"]["tasks"]["cp"]
+    assert entry["sets"]["Kvasir"]["dice"] == pytest.approx(0.6)
+    assert entry["sets"]["Kvasir"]["images"] == 2
+    assert entry["mean_over_sets"]["dice"] == pytest.approx(0.4)
+    assert entry["dice"] == pytest.approx(1.4 / 3)
+    assert "sets" not in summarise(three.assign(set=""), ["default"])["default"]["tasks"]["cp"]
 
 
 def test_summaries_are_the_same_every_time(rows):
@@ -268,3 +291,72 @@ def test_images_that_differ_in_their_suffix_only_are_refused(data, tmp_path):
     save(tmp_path / "a.png", eight_bit(LEFT))
     with pytest.raises(DataError, match=r"task 'wa': several cases are called 'a'"):
         read_predictions(tmp_path, cases_called(data, "a.jpg", "a.png"))
+
+
+# What the model's record of its training data tells of the images
+
+
+@pytest.fixture
+def scored(trained, discs, tmp_path, miniature_trunk):
+    """A function that scores a copy of the run's model on a copy of its data after `change(data folder, model folder)`."""
+
+    def score(change=lambda data, model: None, split="test"):
+        data, model = tmp_path / "copy", tmp_path / "model"
+        shutil.copytree(discs.parent, data)
+        shutil.copytree(trained / "model", model)
+        change(data, model)
+        summary = evaluate_model(Segmenter(model), read_dataset(data), split, ["all"], tmp_path / "out")
+        assert json.loads((tmp_path / f"out/{split}.json").read_text()) == summary
+        for numbers in summary.values():  # one finding, beside the numbers of every protocol
+            assert [numbers[key] for key in ("seen", "warnings", "notes")] == [
+                summary["default"][key] for key in ("seen", "warnings", "notes")
+            ]
+        return summary["default"]
+
+    return score
+
+
+def test_a_test_split_that_the_model_has_not_seen_has_nothing_to_tell(scored):
+    numbers = scored()
+    assert (numbers["seen"], numbers["warnings"], numbers["notes"]) == ({}, [], [])
+
+
+def test_a_test_image_that_was_trained_on_is_a_warning_that_names_it(scored):
+    numbers = scored(lambda data, model: shutil.copy(data / "dark_disc/00.png", data / "dark_disc/08.png"))
+    assert numbers["seen"] == {"train": ["dark_disc 08.png"]}
+    assert numbers["warnings"] == [
+        "1 of 6 test images are among those the model was trained on, so these scores are too good: dark_disc 08.png"
+    ]
+    assert numbers["notes"] == ["the test split has changed since training: 1 images are new, 1 images are gone"]
+
+
+def test_a_model_from_before_there_was_a_record_is_scored_with_a_note(scored):
+    numbers = scored(lambda data, model: (model / "data.csv").unlink())
+    assert numbers["average"]["dice"] > 0.5
+    assert numbers["notes"] == [
+        "this model has no data.csv with the images it was trained on: none of these could be looked for among them"
+    ]
+
+
+def test_a_record_that_was_changed_is_not_believed(scored):
+    numbers = scored(lambda data, model: (model / "data.csv").write_text("task,split,image_sha256,mask_sha256\n"))
+    assert numbers["seen"] == {}
+    assert numbers["notes"] == ["the model's data.csv is not the one its provenance.json names: what it was trained on is not known"]
+
+
+def test_notes_stand_under_the_table(scored):
+    numbers = scored(lambda data, model: (model / "data.csv").unlink())
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(summary_table({"default": numbers}, "default"))
+    assert "This model has no data.csv" in " ".join(capture.get().split())
+
+
+def test_the_command_line_warns_of_images_that_were_trained_on(trained, discs, tmp_path, miniature_trunk, capsys):
+    code = main(["evaluate", str(trained), "--data", str(discs), "--split", "train", "--out", str(tmp_path)])
+    assert code == 0
+    assert "warning: 12 of 12 train images are among those the model was trained on" in capsys.readouterr().err
+
+
+def test_masks_of_another_program_have_no_record_and_no_note(data, predictions, tmp_path):
+    assert "notes" not in evaluate_predictions(predictions, data, "test", ["default"], tmp_path / "out", input_size=8)["default"]

@@ -12,10 +12,12 @@ from miniature import disc
 from PIL import Image
 
 import tpseg.network
+from tpseg.clinical.opening import Found, find_scans, name_of
 from tpseg.data.formats import open_image, read_image, read_mask
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
-from tpseg.prediction import Failure, Segmenter, as_rgb, choose_tasks, find_images, output_names, predict_files
+from tpseg.prediction import Failure, Segmenter, as_rgb, choose_tasks, predict_files
+from tpseg.prediction.files import output_names
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk", "in_32_bit")
 
@@ -129,7 +131,7 @@ def test_a_constant_image_is_no_error(segmenter):
         (torch.zeros(4, 4), r"tensor of shape \(4, 4\)"),
         (np.full((4, 4, 3), 300.0), r"values 300\.0 to 300\.0; expected uint8, or floats in \[0, 1\]"),
         ("nowhere.png", "no such file"),
-        ("notes.txt", r"cannot read '\.txt'"),
+        (__file__, "neither DICOM nor a file of a known suffix"),
     ],
 )
 def test_what_is_no_image_is_refused(segmenter, image, message):
@@ -190,38 +192,8 @@ def folder(tmp_path) -> Path:
     return place
 
 
-def test_folders_files_globs_and_lists_name_images(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    everything = [Path("in") / name for name in ("a.png", "broken.png", "sub/b.jpg", "sub/c.TIF")]
-    assert find_images(["in"]) == everything
-    assert find_images(["in/sub/*"]) == everything[2:]
-    assert find_images(["in/**/*.png"]) == everything[:2]
-    assert find_images(["in/a.png", "in"]) == everything  # each once
-    Path("list.txt").write_text("in/sub/b.jpg\n\nin/a.png\n")
-    assert find_images(["@list.txt"]) == [everything[2], everything[0]]
-
-
-def test_a_name_with_brackets_is_a_file_if_there_is_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("scan[1].png").write_bytes(b"")
-    assert find_images(["scan[1].png"]) == [Path("scan[1].png")]
-
-
-@pytest.mark.parametrize("inputs", [["nothing*.png"], ["empty"]])
-def test_inputs_without_images_are_refused(tmp_path, monkeypatch, inputs):
-    monkeypatch.chdir(tmp_path)
-    Path("empty").mkdir()
-    with pytest.raises(UsageError, match="no images in"):
-        find_images(inputs)
-
-
-def test_a_list_that_is_not_there_is_refused():
-    with pytest.raises(UsageError, match=r"nowhere\.txt: the list of images cannot be read"):
-        find_images(["@nowhere.txt"])
-
-
 def test_files_become_masks_of_their_size_and_bad_ones_are_reported(segmenter, folder, tmp_path):
-    results = list(predict_files(segmenter, find_images([str(folder)]), ["bright_disc"], tmp_path / "out", batch_size=2))
+    results = list(predict_files(segmenter, find_scans([str(folder)]), ["bright_disc"], tmp_path / "out", batch_size=2))
     failures = [result for result in results if isinstance(result, Failure)]
     assert [failure.file.name for failure in failures] == ["broken.png"]
     assert "broken.png: cannot be decoded" in failures[0].reason
@@ -256,11 +228,15 @@ def test_several_tasks_have_a_folder_each(segmenter, folder, tmp_path):
     ]
 
 
+def found(*paths: str) -> list[Found]:
+    return [Found(Path(path), (Path(path),), name_of(Path(path))) for path in paths]
+
+
 def test_names_that_clash_are_told_apart():
-    paths = [Path("x/a.png"), Path("y/a.png"), Path("y/b.png"), Path("y/a.jpg")]
-    assert list(output_names(paths).values()) == ["x_a_png", "y_a_png", "b", "y_a_jpg"]
-    assert len(set(output_names([Path("p/x/a.png"), Path("q/x/a.png")]).values())) == 2
-    assert len(set(output_names([Path("a.png"), Path("b/a.png"), Path("b_a_png.png")]).values())) == 3
+    names = output_names(found("x/a.png", "y/a.png", "y/b.png", "y/a.jpg", "y/a.nii.gz"))
+    assert names == ["x_a_png", "y_a_png", "b", "y_a_jpg", "y_a_nii_gz"]
+    assert len(set(output_names(found("p/x/a.png", "q/x/a.png")))) == 2
+    assert len(set(output_names(found("a.png", "b/a.png", "b_a_png.png")))) == 3
 
 
 def test_an_image_is_never_overwritten_by_its_mask(segmenter, folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tpseg.recipe
 import tpseg.training
+from tpseg.data.hashes import write_record
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
 from tpseg.losses import segmentation_loss
@@ -43,7 +45,7 @@ def test_it_learns_two_tasks_within_24_steps(trained):
 
 def test_the_run_folder_holds_model_checkpoints_logs_and_settings(trained):
     assert {path.name for path in (trained / "model").iterdir()} == {
-        "config.json", "model.safetensors", "tasks.json", "provenance.json", "README.md",
+        "config.json", "model.safetensors", "tasks.json", "provenance.json", "data.csv", "README.md",
     }  # fmt: skip
     assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert list((trained / "logs").glob("events.out.tfevents.*"))
@@ -76,7 +78,11 @@ def test_the_model_folder_is_the_epoch_with_the_best_val_dice(trained):
 def test_provenance_names_data_versions_seed_metrics_and_command(trained, discs):
     content = json.loads((trained / "model" / "provenance.json").read_text())
     assert content["seed"] == 42
-    assert content["data"]["sha256"] == read_dataset(discs).sha256()
+    data = read_dataset(discs)
+    record = (trained / "model" / "data.csv").read_text()
+    assert content["data"]["sha256"] == data.sha256()
+    assert content["data"]["record_sha256"] == hashlib.sha256(record.encode()).hexdigest()
+    assert record == write_record(data.cases, data.hashes())
     assert content["data"]["cases"]["dark_disc"] == {"train": 6, "val": 2, "test": 3}
     assert {"tpseg", "torch", "transformers", "lightning", "python"} <= set(content["versions"])
     assert set(content["training"]["splits"]) == set(TASKS)
@@ -87,7 +93,8 @@ def test_provenance_names_neither_user_nor_host(discs, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/alice")
     monkeypatch.setattr("platform.node", lambda: "wonderland")
     monkeypatch.setattr("sys.argv", ["/home/alice/bin/tpseg", "train", "--data", "/home/alice/discs/tasks.yaml"])
-    text = (train_miniature(discs, tmp_path / "run", steps=1) / "model" / "provenance.json").read_text()
+    model = train_miniature(discs, tmp_path / "run", steps=1) / "model"
+    text = (model / "provenance.json").read_text() + (model / "data.csv").read_text()
     assert "tpseg train --data" in text
     assert "alice" not in text
     assert "wonderland" not in text

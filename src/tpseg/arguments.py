@@ -111,7 +111,7 @@ def build_parser(verb: Verb, arguments: Sequence[str]) -> Parser:
     usage = [parser.prog]
     for name, parameter in _parameters(verb.function).items():
         kind, required = _plain_kind(parameter.annotation), parameter.default is inspect.Parameter.empty
-        option = f"--{name.replace('_', '-')}"
+        option = f"--{name.rstrip('_').replace('_', '-')}"  # from_ stands for --from, a word of Python's own
         if is_dataclass(kind):
             parser.add_class_arguments(kind, name, help=helps[name])
         elif name in verb.positional:
@@ -137,7 +137,7 @@ def read_arguments(verb: Verb, arguments: Sequence[str]) -> dict[str, Any]:
     """The values that a command line gives to the verb's function; raises UsageError."""
     parser = build_parser(verb, arguments)
     values = parser.instantiate(parser.parse_args(bracket_lists(parser, arguments)))
-    return {name: _as_path(values[name], parameter.annotation) for name, parameter in _parameters(verb.function).items()}
+    return {name: _as_path(values[name.rstrip("_")], parameter.annotation) for name, parameter in _parameters(verb.function).items()}
 
 
 def bracket_lists(parser: Parser, arguments: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,37 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tpseg.checkpoints import write_checkpoint
 from tpseg.distributed import whole_model
-from tpseg.files import replacing, write_atomically
+from tpseg.faults import check_still_there
+from tpseg.files import write_atomically
 from tpseg.models.checkpoint import save_model
 from tpseg.models.model import LesionModel
 from tpseg.progress import console
 
+Saved = Callable[[LesionModel, dict[str, Any], str], tuple[LesionModel, dict[str, Any], str]]
+"""A model, its provenance and its record of data, as trained, to the same as they are to be written."""
 REDRAWN = 0.5
 """Seconds between two looks at the loss for the bar."""
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes beside the old checkpoint and then takes its place: a full disk or a kill leaves the old one."""
+    """Lightning's checkpoints as tpseg.checkpoints writes them, into a run folder that is still there."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with replacing(Path(path)) as new:
-            torch.save(checkpoint, new)
+        check_still_there(Path(path).parents[1])
+        write_checkpoint(checkpoint, Path(path))
 
 
 class BestModel(Callback):
     """Writes the model folder whenever the mean val Dice is the best so far."""
 
-    def __init__(self, folder: Path, provenance: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, provenance: dict[str, Any], record: str, saved: Saved | None = None) -> None:
+        """record: the text of `data.csv`, see tpseg.data.hashes; saved: turns what was trained into what is written."""
         self.folder = folder
         self.provenance = provenance
+        self.record = record
+        self.saved = saved
         self.best = -1.0
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -50,7 +58,11 @@ class BestModel(Callback):
             return
         scores = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
         place = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "metrics": scores, "splits": model.splits()}
-        save_model(model, self.folder, {**self.provenance, "training": place})
+        origin, record = {**self.provenance, "training": place}, self.record
+        if self.saved is not None:
+            model, origin, record = self.saved(model, origin, record)
+        check_still_there(self.folder.parent)
+        save_model(model, self.folder, origin, record)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -74,8 +86,8 @@ class History(Callback):
         self.rows.append(row)
         if not trainer.is_global_zero:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, pd.DataFrame(self.rows).to_csv(index=False))
+        check_still_there(self.path.parents[1])
+        write_atomically(self.path, pd.DataFrame(self.rows).to_csv(index=False), durable=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -11,12 +11,14 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from tpseg.errors import UsageError, nearest
+from tpseg.foreign import read_yaml, short
 
 PRESETS = Path(__file__).parent / "presets"
+LARGEST, WIDEST = 16_384, 4_096
+"""Pixels of an input's side and channels of a layer: beyond it a config.json is damaged or hostile, and a model would fill the memory."""
 
 
 @dataclass
@@ -77,13 +79,14 @@ class ModelConfig:
         refuse_nulls(self, "model")
         self.neck_widths = tuple(self.neck_widths)  # type: ignore[assignment]
         self.decoder_widths = tuple(self.decoder_widths)  # type: ignore[assignment]
-        require(self.image_size >= 32, "model.image_size", self.image_size, "32 or more")
-        require(self.rank >= 1, "model.rank", self.rank, "1 or more")
-        require(self.experts >= 1, "model.experts", self.experts, "1 or more")
-        require(self.attention_heads >= 1, "model.attention_heads", self.attention_heads, "1 or more")
-        require(min(self.neck_widths) >= 1, "model.neck_widths", self.neck_widths, "four widths of 1 or more")
+        require(32 <= self.image_size <= LARGEST, "model.image_size", self.image_size, f"32 to {LARGEST}")
+        for name in ("rank", "experts", "attention_heads"):
+            require(1 <= getattr(self, name) <= WIDEST, f"model.{name}", getattr(self, name), f"1 to {WIDEST}")
+        require(
+            min(self.neck_widths) >= 1 and max(self.neck_widths) <= WIDEST, "model.neck_widths", self.neck_widths, f"four of 1 to {WIDEST}"
+        )
         require(0 <= self.momentum <= 1, "model.momentum", self.momentum, "0 to 1")
-        require(self.width is None or self.width >= 1, "model.width", self.width, "1 or more, or null")
+        require(self.width is None or 1 <= self.width <= WIDEST, "model.width", self.width, f"1 to {WIDEST}, or null")
         self.pgtds = tuple(self.pgtds)
         require(
             set(self.pgtds) <= {1, 2, 3} and len(set(self.pgtds)) == len(self.pgtds),
@@ -93,10 +96,10 @@ class ModelConfig:
         )
         for width in self.decoder_widths:
             require(
-                width > 0 and width % (2 * self.attention_heads) == 0,
+                0 < width <= WIDEST and width % (2 * self.attention_heads) == 0,
                 "model.decoder_widths",
                 width,
-                f"a multiple of {2 * self.attention_heads}",
+                f"a multiple of {2 * self.attention_heads}, at most {WIDEST}",
             )
         if self.output == "fused" and not self.pgtds:
             raise UsageError("model.output 'fused' mixes the PGTD heads and needs model.pgtds [3, 2, 1]; found none")
@@ -114,6 +117,8 @@ class SamplingConfig:
     """Images drawn in an epoch; null: as many as the training split has."""
     workers: int = 2
     """Processes that load and augment training images."""
+    cache: str | None = None
+    """Folder that keeps the images decoded at model.image_size, 0.8 MB each at 512 px, for this and later runs; null: decode each time."""
 
     def __post_init__(self) -> None:
         refuse_nulls(self, "sampling")
@@ -159,6 +164,8 @@ class TrainingConfig:
     """Learning rate of the split gate's steps; null: the same as learning_rate."""
     gate_cost: float = 0.0
     """Weight in the loss of the share of the trunk that runs task routes: more splits later, and several tasks on one image cost less."""
+    checkpoint_minutes: float | None = 10.0
+    """Save the run this often inside an epoch too: more is not lost when it is killed; null: at the end of epochs only, 0: every step."""
     seed: int = 42
     """Seed of the weights, the sampling and the augmentation."""
 
@@ -171,6 +178,8 @@ class TrainingConfig:
             require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
         patience = self.early_stopping
         require(patience is None or patience >= 1, "training.early_stopping", patience, "1 or more, or null")
+        minutes = self.checkpoint_minutes
+        require(minutes is None or minutes >= 0, "training.checkpoint_minutes", minutes, "0 or more, or null")
         require(0 <= self.seed < 2**32, "training.seed", self.seed, "0 to 2^32 - 1")
         for name in ("trunk_learning_rate", "gate_learning_rate"):
             rate = getattr(self, name)
@@ -237,8 +246,8 @@ def read_source(name: str | Path) -> dict[str, Any]:
         known = preset_names()
         raise UsageError(f"no preset or file '{name}'{nearest(str(name), known)} (presets: {', '.join(known)}; or the path of a YAML file)")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_yaml(path) or {}
+    except ValueError as error:
         raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     check_keys(content, Config, str(path))
     return content
@@ -247,7 +256,7 @@ def read_source(name: str | Path) -> dict[str, Any]:
 def check_keys(content: Any, kind: type, source: str, prefix: str = "") -> None:
     """Raise UsageError for a key that `kind` does not have, naming the nearest one."""
     if not isinstance(content, Mapping):
-        raise UsageError(f"{source}: {prefix.rstrip('.') or 'the file'} should hold keys and values, found {content!r}")
+        raise UsageError(f"{source}: {prefix.rstrip('.') or 'the file'} should hold keys and values, found {short(content)}")
     hints = get_type_hints(kind)
     for key, value in content.items():
         if key not in hints:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,15 +20,19 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from tpseg.ahead import THREADS, ahead
-from tpseg.data.dataset import read_pair
 from tpseg.data.formats import IMAGE_SUFFIXES, open_image, read_mask
+from tpseg.data.hashes import Comparison, compare_with_record, read_record
 from tpseg.data.manifest import Case, DataSet
+from tpseg.data.pairs import read_pair
 from tpseg.errors import DataError, UsageError
 from tpseg.files import write_atomically
-from tpseg.metrics import PROTOCOLS, bootstrap_sums, percentile_interval, resolve_protocols, score_image
+from tpseg.metrics import PROTOCOLS, Protocol, bootstrap_sums, percentile_interval, resolve_protocols, score_image
+from tpseg.network import TorchNetwork
 from tpseg.prediction import Segmenter
 
 TEXT_COLUMNS = ("task", "image", "split", "group")
+OPTIONAL_TEXT = ("set",)
+"""Which tables of an older tpseg have not."""
 EXTRAS = ("hd95", "assd", "sensitivity", "precision")
 """What the `default` protocol reports beside Dice and IoU: means over the images where they are defined."""
 _HEADINGS = {"hd95": "HD95", "assd": "ASSD", "sensitivity": "Sens.", "precision": "Prec."}
@@ -42,7 +48,7 @@ def pass_on(maps: Iterable[np.ndarray], total: int, description: str) -> Iterabl
 
 
 def score_cases(cases: Iterable[Case], probabilities: Iterable[np.ndarray], input_size: int) -> pd.DataFrame:
-    """One row per image: task, image, split, group, height, width, then the scores of `score_image`.
+    """One row per image: task, image, split, group, set, height, width, then the scores of `score_image`.
 
     probabilities: one map (H, W) in [0, 1] per case, at its mask's size, in the order of the cases. Both are taken one by
     one, so a generator keeps one map in memory. Raises DataError that names the image for a map that does not fit its mask.
@@ -55,8 +61,8 @@ def score_cases(cases: Iterable[Case], probabilities: Iterable[np.ndarray], inpu
         except DataError as error:
             raise DataError(f"{case.image}: {error}") from error
         height, width = truth.shape
-        head = {"task": case.task, "image": case.name, "split": case.split, "group": case.group, "height": height, "width": width}
-        rows.append({**head, **scores})
+        head = {"task": case.task, "image": case.name, "split": case.split, "group": case.group, "set": case.part}
+        rows.append({**head, "height": height, "width": width, **scores})
     if not rows:
         raise DataError("nothing to evaluate: the list of cases is empty")
     return pd.DataFrame(rows)
@@ -67,7 +73,7 @@ def summarise(rows: pd.DataFrame, protocols: Sequence[str]) -> dict[str, Any]:
 
     {protocol: {"tasks": {name: {"dice", "iou", "dice_interval", "iou_interval", "images"}}, "average": {...}}}; `default`
     carries `EXTRAS` too, and per task "empty_share" (of images whose truth is empty) and "undefined_distances" (images left
-    out of hd95 and assd). Intervals are 95 % bootstrap intervals over images, or groups where named; the average's uses
+    out of hd95 and assd). A task of images of several sets has "sets" {name: {"dice", "iou", "images"}} and "mean_over_sets" too. Intervals are 95 % bootstrap intervals over images, or groups where named; the average's uses
     the same resamples, the tasks drawn independently of each other. A task without a defined number is left out of the average.
     """
     return {name: _summarise_protocol(rows, name) for choice in protocols for name in resolve_protocols(choice)}
@@ -82,6 +88,8 @@ def _summarise_protocol(rows: pd.DataFrame, name: str) -> dict[str, Any]:
         values.append(protocol.statistics(summands.sum(axis=0)))
         resampled.append(protocol.statistics(bootstrap_sums(summands, of_task["group"].tolist(), seed=[0, position])))
         tasks[str(task)] = {**_entry(values[-1], resampled[-1]), "images": len(of_task)}
+        if of_task["set"].nunique() > 1:
+            tasks[str(task)] |= _by_set(of_task, protocol)
         if name == "default":
             tasks[str(task)] |= _extras(of_task)
     average = _average(np.stack(values), np.stack(resampled))
@@ -104,6 +112,15 @@ def _average(values: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
     if not defined.any():
         return _entry(np.full(2, np.nan), np.full((1, 2), np.nan))
     return _entry(values[defined].mean(axis=0), resampled[defined].mean(axis=0))
+
+
+def _by_set(rows: pd.DataFrame, protocol: Protocol) -> dict[str, Any]:
+    """Dice and IoU of each set that a task is made of, and their mean, in which a small set weighs as much as a large one."""
+    values = {str(part): protocol.statistics(protocol.summands(of_part).sum(axis=0)) for part, of_part in rows.groupby("set", sort=False)}
+    images = rows["set"].value_counts()
+    sets = {part: {"dice": _plain(found[0]), "iou": _plain(found[1]), "images": int(images[part])} for part, found in values.items()}
+    mean = np.mean(list(values.values()), axis=0)
+    return {"sets": sets, "mean_over_sets": {"dice": _plain(mean[0]), "iou": _plain(mean[1])}}
 
 
 def _extras(rows: pd.DataFrame) -> dict[str, Any]:
@@ -134,7 +151,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)  # a group may be called NA
         if not {*TEXT_COLUMNS, "dice", "iou"} <= set(rows.columns):
             raise DataError(f"{path}: expected a table written by 'tpseg evaluate', found columns {', '.join(rows.columns[:8])}")
-        for column in rows.columns.difference(list(TEXT_COLUMNS)):
+        for column in rows.columns.difference([*TEXT_COLUMNS, *OPTIONAL_TEXT]):
             rows[column] = [float(value or "nan") for value in rows[column]]
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise DataError(f"{path}: cannot be read as a table of scores ({error})") from error
@@ -152,6 +169,8 @@ def summary_table(summary: dict[str, Any], protocol: str) -> Table:
         undefined = sum(entry["undefined_distances"] for _, entry in tasks)
         caption += f". Empty masks: {', '.join(empty) or 'none'}. Sensitivity and precision in percent; HD95 and ASSD in pixels"
         caption += f", undefined and left out on {undefined} images"
+    for note in numbers.get("notes", ()):
+        caption += f". {note[0].upper()}{note[1:]}"
     table = Table(title=f"Protocol: {protocol}", caption=caption, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("Task", overflow="fold")
     table.add_column("Images", justify="right")
@@ -161,6 +180,10 @@ def summary_table(summary: dict[str, Any], protocol: str) -> Table:
         table.add_column(_HEADINGS[key], justify="right", no_wrap=True)
     for task, entry in numbers["tasks"].items():
         table.add_row(task, str(entry["images"]), *_cells(entry, extras))
+        for part, of_part in entry.get("sets", {}).items():
+            table.add_row(f"  {part}", str(of_part["images"]), *(_number(of_part[key], 100) for key in ("dice", "iou")))
+        if "sets" in entry:
+            table.add_row("  mean over sets", "", *(_number(entry["mean_over_sets"][key], 100) for key in ("dice", "iou")))
     table.add_section()
     images = sum(entry["images"] for entry in numbers["tasks"].values())
     table.add_row("average", str(images), *_cells(numbers["average"], extras))
@@ -286,7 +309,9 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Score a model on a split; otherwise as `evaluate_predictions`.
 
-    Raises UsageError if the data hold a task that the model does not know; tasks that only the model knows are left alone.
+    Each protocol of the summary has besides what the hashes that training stored with the model tell of the images: `seen`,
+    `warnings` and `notes`, see tpseg.data.hashes.Comparison. Raises UsageError if the data hold a task that the model does not know;
+    tasks that only the model knows are left alone.
     """
     names = [name for choice in protocols for name in resolve_protocols(choice)]
     unknown = [name for name in data.tasks.names if name not in segmenter.tasks.names]
@@ -296,18 +321,40 @@ def evaluate_model(
             "take it out of the tasks.yaml or name the tasks to score with --tasks"
         )
     cases = data.split(split)
+    known = what_is_known(segmenter, cases, split)
     with ThreadPoolExecutor(THREADS) as pool:
         images = ahead(pool, lambda case: segmenter.load(read_pair(case)[0]), cases, 2 * batch_size)
         answers = segmenter.answers(images, ([case.task] for case in cases), batch_size)
-        return _evaluate(cases, (answer.probability() for answer in answers), split, names, out, segmenter.image_size, watch)
+        return _evaluate(cases, (answer.probability() for answer in answers), split, names, out, segmenter.image_size, watch, known)
+
+
+def what_is_known(segmenter: Segmenter, cases: Sequence[Case], split: str) -> Comparison:
+    """What a model's record of its training data says of the cases of a split; without a record, a note that says so."""
+    model = segmenter.network.model if isinstance(segmenter.network, TorchNetwork) else None
+    if model is None or not model.data_record:
+        which = "an exported file names no" if model is None else "this model has no data.csv with the"
+        return Comparison(notes=[f"{which} images it was trained on: none of these could be looked for among them"])
+    recorded = model.provenance.get("data", {}).get("record_sha256")
+    if recorded != hashlib.sha256(model.data_record.encode()).hexdigest():
+        return Comparison(notes=["the model's data.csv is not the one its provenance.json names: what it was trained on is not known"])
+    return compare_with_record(cases, split, read_record(model.data_record))
 
 
 def _evaluate(
-    cases: Sequence[Case], probabilities: Iterable[np.ndarray], split: str, names: Sequence[str], out: Path, input_size: int, watch: Watch
+    cases: Sequence[Case],
+    probabilities: Iterable[np.ndarray],
+    split: str,
+    names: Sequence[str],
+    out: Path,
+    input_size: int,
+    watch: Watch,
+    known: Comparison | None = None,
 ) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     rows = score_cases(cases, watch(probabilities, len(cases), "evaluating"), input_size)
     summary = summarise(rows, names)
+    if known is not None:
+        summary = {name: {**numbers, **asdict(known)} for name, numbers in summary.items()}
     write_evaluation(rows, summary, out, split)
     return summary
 

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
@@ -110,7 +111,7 @@ def launch(work: Callable[[], object], count: int) -> None:
     """Run `work` in `count` new processes of this machine, with the variables that torchrun sets; returns when all are done.
 
     work: can be pickled. If one fails, the others are ended and its error is raised here, the cause rather than what
-    followed from it. Ctrl-C ends all.
+    followed from it. Ctrl-C and SIGTERM here ask all of them to end with a SIGTERM; a second Ctrl-C kills them.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP warns wherever all tasks happen to be in the first batch
     context = _context()
@@ -124,21 +125,25 @@ def launch(work: Callable[[], object], count: int) -> None:
         reports.append(receiver)
         processes[-1].start()
         sender.close()
+    asked = False
     try:
-        while any(one.is_alive() for one in processes):
-            wait([one.sentinel for one in processes if one.is_alive()])
-            if any(one.exitcode not in (None, 0) for one in processes):
-                time.sleep(0.5)  # the cause may be a moment behind its effect
-                break
+        with _sigterm_as_interrupt():
+            while any(one.is_alive() for one in processes):
+                wait([one.sentinel for one in processes if one.is_alive()])
+                if any(one.exitcode not in (None, 0) for one in processes):
+                    time.sleep(0.5)  # the cause may be a moment behind its effect
+                    break
     except KeyboardInterrupt:
-        _end(processes, signal.SIGINT)
-        raise
+        asked = True
+        _ask_to_stop(processes)
     followed = {rank for rank, one in enumerate(processes) if one.is_alive()}
     _end(processes, signal.SIGTERM)
     errors = {rank: _error(rank, one, report) for rank, (one, report) in enumerate(zip(processes, reports, strict=True))}
     causes = [(_remoteness(error), rank in followed, rank) for rank, error in errors.items() if error is not None]
     if causes:
         raise errors[min(causes)[-1]]  # type: ignore[misc]
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _context() -> Any:
@@ -159,6 +164,7 @@ def _free_port() -> int:
 def _process(work: Callable[[], object], variables: dict[str, str], report: Connection) -> None:
     """What a started process does: the work, or a report of what went wrong."""
     leave_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says what is to be done
     os.environ.clear()
     os.environ.update(variables)
     try:
@@ -174,6 +180,34 @@ def _process(work: Callable[[], object], variables: dict[str, str], report: Conn
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)  # at once: leaving in order would wait for processes that are gone
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Within it a SIGTERM is a Ctrl-C; in the main thread, which alone gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _ask_to_stop(processes: list[Any]) -> None:
+    """Ask all processes to save and end, and wait for them; a second Ctrl-C kills them."""
+    for one in processes:
+        if one.is_alive():
+            os.kill(one.pid, signal.SIGTERM)
+    try:
+        for one in processes:
+            one.join()
+    except KeyboardInterrupt:
+        for one in processes:
+            one.kill()
+            one.join()
+        raise
 
 
 def _error(rank: int, process: Any, report: Connection) -> BaseException | None:

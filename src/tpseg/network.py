@@ -55,15 +55,15 @@ class TorchNetwork:
         return Maps(output.logits.float().cpu(), None if output.similarity is None else output.similarity.float().cpu())
 
 
-def open_network(source: Path | str, device: str | None = None, weights: str | None = None) -> Network:
+def open_network(source: Path | str, device: str | None = None, weights: str | None = None, trust: bool = False) -> Network:
     """The network that a model folder, run folder, hub id or exported file holds, for prediction only.
 
-    weights: where the frozen trunk's file lies, if it is not where the model's config.json says.
+    weights: where the frozen trunk's file lies, if it is not where the model's config.json says. trust: open a .pt2 file, a program.
     """
     if Path(source).suffix in EXPORTED:
         from tpseg.export.runtime import ExportedNetwork  # its libraries are extras
 
-        return ExportedNetwork(Path(source), device)
+        return ExportedNetwork(Path(source), device, trust=trust)
     return for_prediction(LesionModel.from_pretrained(source, weights=weights), device)
 
 

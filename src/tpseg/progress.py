@@ -9,6 +9,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tpseg.foreign import printable
+
 Item = TypeVar("Item")
 console = Console(stderr=True)
 
@@ -38,7 +40,7 @@ def track_ends(description: str, total: int) -> Iterator[Callable[[str], None]]:
         row = bar.add_task(description, total=total)
 
         def ended(line: str) -> None:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
             bar.advance(row)
 
         yield ended

@@ -52,11 +52,16 @@ class LesionModule(lightning.LightningModule):
         self.model = model
         self.total_steps = total_steps
         self.matrices = matrices(model)
-        self.strict_loading = not config.model.freeze
+        self.strict_loading = model.trunk is None or not model.trunk.frozen  # on_save_checkpoint leaves a frozen one out
         self.plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self.plateau_state: dict[str, Any] | None = None
         self.watched: Watched | None = None
         self.validated: list[tuple[Tensor, Tensor, Tensor, list[str]]] = []  # Dice, loss and task id of each image, and its file
+        self.epoch_loss = torch.zeros(())  # sum over the epoch's images, kept here: Lightning's own is not in its checkpoints
+        self.epoch_images = 0
+
+    def on_train_epoch_start(self) -> None:
+        self.epoch_loss, self.epoch_images = torch.zeros((), device=self.device), 0
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         self.check_finite()
@@ -73,7 +78,9 @@ class LesionModule(lightning.LightningModule):
         mean = add_up(losses.detach().sum()) / images
         self.watched = Watched(self.global_step, batch.files, losses.detach(), mean)
         self.model.update_prototypes(output, batch.mask, batch.task)
-        self.log("train/loss", mean, batch_size=images, on_step=True, on_epoch=True)
+        self.epoch_loss = self.epoch_loss.to(mean.device) + mean * images
+        self.epoch_images += images
+        self.log("train/loss_step", mean, batch_size=images, on_step=True, on_epoch=False)
         return loss
 
     def batch_images(self) -> int:
@@ -128,6 +135,8 @@ class LesionModule(lightning.LightningModule):
             report_non_finite("validation loss", self.global_step, lost)
         found = {name: mean for name, mean in zip(self.model.tasks.names, means, strict=True) if mean is not None}
         dice_of_all = sum(found.values()) / len(found)
+        if self.epoch_images:
+            self.log("train/loss_epoch", self.epoch_loss / self.epoch_images)
         self.log_dict({"val/loss": loss, **{f"val/dice/{name}": mean for name, mean in found.items()}, "val/dice": dice_of_all})
         if self.plateau is not None:  # stepped here, not by Lightning, which does so after it has written the checkpoint
             self.plateau.step(dice_of_all)
@@ -164,9 +173,12 @@ class LesionModule(lightning.LightningModule):
             checkpoint["state_dict"] = {key: value for key, value in state.items() if not is_trunk(key.removeprefix("model."))}
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
+        checkpoint["epoch_loss"], checkpoint["epoch_images"] = self.epoch_loss.cpu(), self.epoch_images
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.plateau_state = checkpoint.get("plateau")
+        if "epoch_loss" in checkpoint:  # an older tpseg had none, and saved at the end of epochs only
+            self.epoch_loss, self.epoch_images = checkpoint["epoch_loss"], checkpoint["epoch_images"]
 
 
 def report_non_finite(what: str, step: int, files: list[str]) -> NoReturn:

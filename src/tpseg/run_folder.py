@@ -11,6 +11,10 @@ import yaml
 from tpseg.config import Config, build_config
 from tpseg.errors import UsageError
 from tpseg.files import write_atomically
+from tpseg.foreign import read_yaml
+
+FREE = (("sampling", "cache"), ("sampling", "workers"), ("training", "checkpoint_minutes"), ("training", "checkpointing"))
+"""Settings that a resumed run may have otherwise: they change neither batches nor weights, but time, memory and what is kept."""
 
 
 def prepare_run(config: Config, data_path: Path, out: Path, steps: int | None, tasks: Sequence[str] | None, resume: bool) -> None:
@@ -21,6 +25,8 @@ def prepare_run(config: Config, data_path: Path, out: Path, steps: int | None, t
         if not resume:
             raise UsageError(f"{out} already holds a run; continue it with --resume, or choose another --out")
         known, place = _read(out)
+        for group, key in FREE:
+            setattr(getattr(known, group), key, getattr(getattr(config, group), key))
         difference = first_difference({**known.to_dict(), "run": place}, wanted)
         if difference:
             raise UsageError(f"{out} was started with other settings: {difference}; resume with the same ones or choose another --out")
@@ -42,9 +48,9 @@ def read_settings(run: Path) -> tuple[Config, Path, int | None]:
 def _read(run: Path) -> tuple[Config, dict[str, Any]]:
     """Settings, and data, steps and tasks; what an older tpseg did not know stands at its default."""
     try:
-        content = yaml.safe_load((run / "settings.yaml").read_text(encoding="utf-8"))
+        content = read_yaml(run / "settings.yaml")
         place = content.pop("run")
-    except (OSError, yaml.YAMLError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{run}: not a run folder of 'tpseg train' (no readable settings.yaml)") from error
     return build_config(content, source=f"{run}/settings.yaml"), place
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tpseg.errors import DataError, UsageError, nearest
+from tpseg.foreign import read_json
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,13 @@ class Task:
     """What made the image: `dermoscopy`, `ultrasound`, `CT`."""
     description: str = ""
     """Name for people, for tables and pictures; the task's name if empty."""
+    window: str = ""
+    """How grey values of more than 8 bits become 8: a window's name (`lung`) or `centre,width`; empty: as the file says, else from
+    minimum to maximum."""
+    finding: str = ""
+    """What the mask shows, as a coded concept `scheme:value:meaning`, for DICOM: `SCT:126952004:Neoplasm of brain`."""
+    anatomy: str = ""
+    """Where it lies, likewise: `SCT:12738006:Brain`."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
@@ -29,6 +37,10 @@ class Task:
     @property
     def title(self) -> str:
         return self.description or self.name
+
+
+ALWAYS_SAVED = ("name", "modality", "description")
+"""The others are in `tasks.json` where they are set."""
 
 
 class TaskSet(Sequence[Task]):
@@ -74,18 +86,21 @@ class TaskSet(Sequence[Task]):
 
     def save(self, path: Path) -> None:
         """Write `tasks.json`; the order in the file is the order of the ids."""
-        path.write_text(json.dumps({"tasks": [asdict(task) for task in self]}, indent=2) + "\n")
+        entries = [{key: value for key, value in asdict(task).items() if value or key in ALWAYS_SAVED} for task in self]
+        path.write_text(json.dumps({"tasks": entries}, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> TaskSet:
         """Read `tasks.json`; raises DataError for a file that is not one."""
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+            entries = read_json(path)["tasks"]
             return cls([Task(**entry) for entry in entries])
         except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
             raise DataError(f"{path}: not a task list written by tpseg ({error})") from error
 
     @classmethod
     def from_mapping(cls, entries: Mapping[str, Mapping[str, str]]) -> TaskSet:
-        """Tasks in the order of a mapping from name to `modality` and `description`."""
-        return cls([Task(name, entry.get("modality", "unknown"), entry.get("description", "")) for name, entry in entries.items()])
+        """Tasks in the order of a mapping from name to an entry of `tasks.yaml`; where its data lie is none of a task's concern."""
+        return cls(
+            [Task(name, **{key: value for key, value in entry.items() if key not in ("data", "root")}) for name, entry in entries.items()]
+        )

@@ -9,43 +9,54 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
 import pandas as pd
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from tpseg.callbacks import BestModel, History, TrainingBar, WholeCheckpoints
+from tpseg.checkpoints import LAST, Place, newest
 from tpseg.config import Config
+from tpseg.data.cache import DecodedCache
 from tpseg.data.dataset import Batch, LesionDataset, collate
 from tpseg.data.manifest import DataSet, read_dataset
 from tpseg.data.sampling import TrainingSampler, share_of_training, share_of_validation
 from tpseg.distributed import StrategyName, choose_strategy, environment
-from tpseg.errors import DataError, UsageError, few
+from tpseg.errors import DataError, TPSegError, UsageError, few
+from tpseg.faults import OutOfMemory, dead_worker, is_out_of_memory, system_error, unwritten
+from tpseg.files import tidy
+from tpseg.fitting import advice
 from tpseg.hardware import bf16_is_native
 from tpseg.launching import Crew, find_crew, launch, lost_peer
 from tpseg.models.catalogue import create
 from tpseg.models.model import LesionModel
 from tpseg.models.trunk_weights import load_trunk_weights
+from tpseg.progress import track_calls
 from tpseg.provenance import provenance
 from tpseg.recipe import LesionModule
 from tpseg.run_folder import prepare_run
+from tpseg.saving import Saving
+from tpseg.stopping import StopRequest, leave_signals_to_parent
 from tpseg.tasks import TaskSet
 
+logger = logging.getLogger(__name__)
 
-def loaders(config: Config, data: DataSet, rank: int = 0, processes: int = 1) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+
+def loaders(
+    config: Config, data: DataSet, rank: int = 0, processes: int = 1, cache: DecodedCache | None = None
+) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
     """Training and validation batches of one of the processes; raises DataError for a split that is empty.
 
-    Raises UsageError for a batch that cannot be shared evenly.
+    cache: filled before the first batch is asked for. Raises UsageError for a batch that cannot be shared evenly.
     """
     size, workers, batch = config.model.image_size, config.sampling.workers, config.training.batch_size
     if batch % processes:
         raise UsageError(f"training.batch_size: found {batch}, expected a multiple of {processes}, the number of devices that share it")
-    train = LesionDataset(data.split("train"), data.tasks, size, config.sampling.augmentation)
-    val = LesionDataset(data.split("val"), data.tasks, size)
+    train = LesionDataset(data.split("train"), data.tasks, size, config.sampling.augmentation, cache)
+    val = LesionDataset(data.split("val"), data.tasks, size, cache=cache)
     missing = [name for id, name in enumerate(data.tasks.names) if id not in train.task_ids]
     absent = [str(path) for case in train.cases + val.cases for path in (case.image, case.mask) if not path.is_file()]
     if absent:
@@ -54,10 +65,23 @@ def loaders(config: Config, data: DataSet, rank: int = 0, processes: int = 1) ->
         raise DataError(f"{data.source}: no training case for task {', '.join(missing)}; add cases with split 'train' or remove the task")
     sampler = TrainingSampler(train.task_ids, config.training.seed, config.sampling.balance, config.sampling.epoch_images)
     common: dict[str, Any] = {"collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0}
+    common["worker_init_fn"] = leave_signals_to_parent
     return (
         DataLoader(train, batch_size=batch // processes, sampler=share_of_training(sampler, batch, rank, processes), **common),
         DataLoader(val, batch_size=batch // processes, sampler=share_of_validation(len(val), rank, processes), **common),
     )
+
+
+class Start(Protocol):
+    """What a run starts from, if not from a new model, and what is saved of it: tpseg.growing has one. Each process is sent a copy."""
+
+    def build(self, config: Config, tasks: TaskSet) -> LesionModel:
+        """The model that is trained."""
+        ...
+
+    def saved(self, model: LesionModel, provenance: dict[str, Any], record: str) -> tuple[LesionModel, dict[str, Any], str]:
+        """What model/ is to hold: a model, its provenance and its record of data; given are those of the model that is trained."""
+        ...
 
 
 def build_model(config: Config, tasks: TaskSet) -> LesionModel:
@@ -82,18 +106,20 @@ def train(
     devices: str | None = None,
     nodes: int | None = None,
     strategy: StrategyName = "auto",
+    start: Start | None = None,
 ) -> Path:
     """Train a model; returns the run folder `out` with `model/` (best val Dice), `checkpoints/` and `logs/`.
 
     steps caps the optimiser steps; tasks names the data set's tasks to learn, by default all. devices ('2', 'auto'), nodes and
-    strategy: docs/scaling.md; they are no part of a run's settings, so that it may be resumed on others. Raises UsageError if
+    strategy: docs/scaling.md; they are no part of a run's settings, so that it may be resumed on others. start: by default a new
+    model. Raises UsageError if
     `out` holds a run and `resume` is not set, DataError for data that cannot be used, NonFiniteLoss if the loss is lost.
     """
     config.check_trainable()
     if steps is not None and steps < 1:
         raise UsageError(f"--steps: found {steps}, expected 1 or more")
     crew = find_crew(devices, nodes)
-    run = Run(config, data_path, out, steps, None if tasks is None else tuple(tasks), resume, bar, strategy)
+    run = Run(config, data_path, out, steps, None if tasks is None else tuple(tasks), resume, bar, strategy, start)
     if not crew.to_be_started:
         train_in(crew, run)
         return out
@@ -115,6 +141,10 @@ class Run:
     resume: bool
     bar: bool
     strategy: StrategyName
+    start: Start | None = None
+
+    def model(self, tasks: TaskSet) -> LesionModel:
+        return (self.start.build if self.start else build_model)(self.config, tasks)
 
     def data(self) -> DataSet:
         data = read_dataset(self.data_path)
@@ -124,7 +154,7 @@ class Run:
         """Find what is wrong before processes are started and anything is written; load once from a hub what all will need."""
         data = self.data()
         loaders(self.config, data, 0, crew.size)
-        choose_strategy(self.strategy, crew, build_model(self.config, data.tasks))
+        choose_strategy(self.strategy, crew, self.model(data.tasks))
 
     def prepare(self) -> None:
         prepare_run(self.config, self.data_path, self.out, self.steps, self.tasks, self.resume)
@@ -139,20 +169,25 @@ def train_in(crew: Crew, run: Run, prepared: bool = False) -> None:
     """Train in this process, which is one of `crew`; its first one writes the run folder."""
     config, out = run.config, run.out
     data = run.data()
-    train_batches, val_batches = loaders(config, data, crew.rank, crew.size)
+    decoded = config.sampling.cache
+    cache = None if decoded is None else DecodedCache(Path(decoded), data, config.model.image_size)
+    train_batches, val_batches = loaders(config, data, crew.rank, crew.size, cache)
     lightning.seed_everything(config.training.seed, workers=True, verbose=False)
-    model = build_model(config, data.tasks)
+    model = run.model(data.tasks)
     if crew.rank == 0 and not prepared:
         run.prepare()
     total = math.ceil(len(train_batches) / config.training.accumulate) * config.training.epochs
     module = LesionModule(config, model, min(total, run.steps or total))
-    if run.resume and steps_done(out) >= module.total_steps:
-        raise UsageError(f"{out} is finished, all {module.total_steps} steps are done; choose another --out to train on")
-    record = provenance(config.training.seed, data) if crew.rank == 0 else {}
+    place = going_on(out, module.total_steps, crew) if run.resume else None
+    if place is not None:  # before Lightning tells the sampler the epoch: loading processes begin at once
+        train_batches.sampler.resume_at(place.epoch, place.batches * config.training.batch_size)  # type: ignore[attr-defined]
+    if cache is not None:
+        cache.fill(track_calls if run.bar else None)
+    origin, record = provenance(config.training.seed, data) if crew.rank == 0 else ({}, "")
     callbacks: list[Callback] = [
         ModelCheckpoint(out / "checkpoints", "best", monitor="val/dice", mode="max", enable_version_counter=False),
-        ModelCheckpoint(out / "checkpoints", "last", enable_version_counter=False),  # save_last writes it beside a new best only
-        BestModel(out / "model", record),
+        saving := Saving(out, config.training.checkpoint_minutes, stop := StopRequest()),
+        BestModel(out / "model", origin, record, run.start.saved if run.start else None),
         History(out / "logs" / "metrics.csv"),
     ]
     if config.training.early_stopping is not None:
@@ -168,7 +203,7 @@ def train_in(crew: Crew, run: Run, prepared: bool = False) -> None:
             use_distributed_sampler=False,
             precision=resolve_precision(config.training.precision),
             accumulate_grad_batches=config.training.accumulate,
-            logger=TensorBoardLogger(out, name="", version="logs"),
+            logger=TensorBoardLogger(out, name="", version="logs", purge_step=(place.step if place else 0) if run.resume else None),
             callbacks=callbacks,
             plugins=[WholeCheckpoints(), environment(crew)],
             num_sanity_val_steps=0,
@@ -176,18 +211,63 @@ def train_in(crew: Crew, run: Run, prepared: bool = False) -> None:
             enable_model_summary=False,
             log_every_n_steps=10,
         )
-        last = out / "checkpoints" / "last.ckpt"
-        if run.resume and last.exists():  # workers begin to load before Lightning tells the sampler the epoch
-            epoch = torch.load(last, weights_only=True, mmap=True)["epoch"] + 1
-            train_batches.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    last = None if place is None else out / "checkpoints" / LAST
+    failed = False
+    with quiet_lightning(), stop:
         try:
-            trainer.fit(module, train_batches, val_batches, ckpt_path=last if run.resume and last.exists() else None, weights_only=True)
-        except DataError as error:  # from a loading process it comes with that process's stack trace as its text
-            raise DataError(str(error).strip().splitlines()[-1].removeprefix("tpseg.errors.DataError: ")) from None
-        except SystemExit as stop:  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt from stop
-        except RuntimeError as error:
-            raise lost_peer(error, crew) from error
+            trainer.fit(module, train_batches, val_batches, ckpt_path=last, weights_only=True)
+        except SystemExit as interrupt:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from interrupt
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise explained(error, run, crew, saving.step) from error
+            failed = True
+    if failed:  # outside of the error, which holds the tensors of the step that did not fit
+        logger.warning("out of memory; trying what would fit")
+        saved = saved_so_far(saving.step)
+        raise OutOfMemory(
+            f"out of memory at training.batch_size {config.training.batch_size}: {advice(module, trainer, config, crew.size)}; {saved}"
+        )
+
+
+def going_on(out: Path, total_steps: int, crew: Crew) -> Place | None:
+    """Where a run that was interrupted goes on, its folder tidied; None: from the start. Raises UsageError for one that is finished."""
+    if crew.rank == 0:
+        for folder in (out, out / "checkpoints", out / "logs"):
+            if folder.is_dir():
+                tidy(folder)
+    found = newest(out / "checkpoints")
+    if found is None:
+        done = steps_done(out) >= total_steps  # a study takes the checkpoints of finished runs away
+        place = None
+    else:
+        place = found[1]
+        done = place.finished or place.step >= total_steps
+    if done:
+        steps = place.step if place else total_steps
+        raise UsageError(f"{out} is finished, all {steps} steps are done; choose another --out to train on")
+    return place
+
+
+def explained(error: Exception, run: Run, crew: Crew, step: int | None) -> Exception:
+    """An error of the run as a sentence for the person who started it; as it is, if nothing is known of it."""
+    said = str(error).strip().splitlines()
+    if isinstance(error, DataError):  # from a loading process it comes with that process's stack trace as its text
+        return DataError(said[-1].removeprefix("tpseg.errors.DataError: "))
+    if isinstance(error, TPSegError):
+        return error
+    saved = saved_so_far(step)
+    died = dead_worker(error, run.config.sampling.workers, saved)
+    if died is not None:
+        return died
+    system = system_error(error)
+    if system is not None and not isinstance(system, ConnectionError):
+        return unwritten(system, run.out, saved)
+    return lost_peer(error, crew) if isinstance(error, RuntimeError) else error
+
+
+def saved_so_far(step: int | None) -> str:
+    return "nothing is saved yet" if step is None else f"the run is saved up to step {step}"
 
 
 def steps_done(run: Path) -> int:

@@ -147,3 +147,11 @@ def test_inputs_without_images_are_refused(place, inputs):
         find(inputs)
     with pytest.raises(UsageError, match=r"nowhere\.txt: the list of images cannot be read"):
         find(["@nowhere.txt"])
+
+
+@pytest.mark.parametrize("inputs", [["in"], ["in/x/scan.nii.gz"], ["in/x/*"], ["@list.txt"]])
+def test_a_clinical_file_is_refused_in_one_sentence(place, inputs):
+    (place / "x" / "scan.nii.gz").write_bytes(b"")
+    Path("list.txt").write_text("in/a.png\nin/x/scan.nii.gz\n")
+    with pytest.raises(UsageError, match=r"scan\.nii\.gz: --engine ray segments pictures only .* leave --engine ray out"):
+        find(inputs)

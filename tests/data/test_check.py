@@ -193,7 +193,7 @@ def test_one_changed_pixel_makes_another_picture(folder: Path) -> None:
     pixels = np.array(Image.open(image(folder, 0)))
     pixels[5, 5, 1] ^= 1
     Image.fromarray(pixels).save(image(folder, 7))
-    assert checked(folder).problems == []
+    assert [p.kind for p in checked(folder).problems] == ["near-duplicate across splits"]
 
 
 def test_same_bytes_in_another_shape_are_another_picture(folder: Path) -> None:
@@ -210,6 +210,31 @@ def test_two_tasks_may_share_an_image_but_not_across_splits(tiny_dataset: Path) 
     shutil.copy(first / "case02.png", second / "case09.png")  # train and test
     message = only(check_dataset(read_dataset(tiny_dataset))).message
     assert message.startswith("in train, and the same picture again: breast_lesion/images/case09.png (breast_lesion, test);")
+
+
+def test_an_altered_copy_in_another_split_is_a_warning_with_both_files_and_their_distance(folder: Path) -> None:
+    smooth = Image.fromarray(np.random.default_rng(8).integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((256, 192))
+    smooth.save(image(folder, 0))
+    smooth.resize((128, 96)).save(folder / "images" / "copy.jpg", quality=90)
+    for size, name in (((256, 192), "case00.png"), ((128, 96), "copy.png")):
+        Image.open(mask(folder, 0)).resize(size, Image.Resampling.NEAREST).save(folder / "masks" / name)
+    list_cases(folder.parent, "images/copy.jpg,masks/copy.png,test,")
+    problem = only(checked(folder))
+    assert (problem.level, problem.kind, problem.task, problem.file) == (
+        "warning", "near-duplicate across splits", "lesion", "lesion/images/copy.jpg",
+    )  # fmt: skip
+    assert problem.message.startswith("in test, and almost the same as lesion/images/case00.png (lesion, train): ")
+    assert 0 <= int(problem.message.split("train): ")[1].split(" of 256 bits")[0]) <= 32
+
+
+def test_near_duplicates_of_one_group_or_one_split_are_no_further_problem(folder: Path) -> None:
+    pixels = np.array(Image.open(image(folder, 0)))
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(image(folder, 1))  # both train
+    Image.fromarray(pixels ^ 2).save(image(folder, 7))  # test
+    assert [p.kind for p in checked(folder).problems] == ["near-duplicate across splits"]
+    list_cases(folder.parent, groups="pp     p")
+    assert [p.kind for p in checked(folder).problems] == ["group across splits"]
 
 
 def test_image_listed_with_two_masks_is_an_error(folder: Path) -> None:
@@ -348,3 +373,4 @@ def test_eight_real_tasks_pass(tmp_path: Path) -> None:
     assert len(report.tasks) == 8
     assert report.ok, [p for p in report.problems if p.level == "error"]
     assert sum(counts.train + counts.val + counts.test for counts in report.tasks.values()) == 2451
+    assert not [p for p in report.problems if "duplicate" in p.kind]  # its splits are by patient, or by cluster of look-alikes

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tpseg.data.dataset import Draw, LesionDataset, collate, read_pair
+from tpseg.data.dataset import Draw, LesionDataset, collate
 from tpseg.data.manifest import read_dataset
+from tpseg.data.pairs import read_pair
 from tpseg.data.transforms import preprocess
 from tpseg.errors import DataError
 

@@ -28,7 +28,7 @@ def test_cases_come_in_the_order_of_the_file_with_paths_relative_to_each_file(tm
     write(tmp_path / "a" / "split.csv", "image,mask,split\n/data/3.png,3m.png,val\n")
     path = write(
         tmp_path / "tasks.yaml",
-        "tasks:\n  zebra: {modality: CT, data: z/split.csv, description: Stripes}\n  ant: {data: a/split.csv}\n",
+        "tasks:\n  zebra: {modality: CT, data: z/split.csv, description: Stripes}\n  ant: {data: a/split.csv, root: /data}\n",
     )
     data = read_dataset(path)
     assert data.tasks.names == ["zebra", "ant"]  # no sort order anywhere

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 from tpseg.data.transforms import augment, normalise, preprocess, resize_image, resize_mask, to_tensor, warp
@@ -53,6 +54,21 @@ def test_every_size_becomes_the_square(shape):
     assert resized.shape == (64, 64)
     assert resized.dtype == np.bool_
     assert resized.all()
+
+
+@pytest.mark.parametrize("size", [32, 50, 128])
+def test_a_mask_resized_where_its_lesion_is_has_the_pixels_of_the_whole_resized(size):
+    rng = np.random.default_rng(size)
+    for number in range(60):
+        height, width = rng.integers(1, 200, 2)
+        mask = rng.random((height, width)) < rng.random()  # scattered, or of one box, or empty
+        if number % 3:
+            (top, bottom), (left, right) = (np.sort(rng.integers(0, side + 1, 2)) for side in (height, width))
+            box = np.zeros_like(mask)
+            box[top:bottom, left:right] = True
+            mask = box if number % 3 == 1 else box & mask
+        whole = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+        assert np.array_equal(resize_mask(mask, size), np.asarray(whole) >= 0.5)
 
 
 def test_a_fine_checkerboard_shrinks_to_grey():

@@ -67,6 +67,17 @@ def test_a_model_is_a_folder_of_five_files(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "model").stat().st_mode & 0o777 == 0o755
 
 
+def test_the_record_of_the_training_data_travels_with_the_model(tmp_path: Path) -> None:
+    record = "task,split,image_sha256,mask_sha256\npolyp,train,aa,bb\n"
+    save_model(miniature_model(), tmp_path / "model", {}, record)
+    assert (tmp_path / "model" / "data.csv").read_text() == record
+    loaded = load_model(tmp_path / "model")
+    loaded.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "data.csv").read_text() == record
+    (tmp_path / "model" / "data.csv").write_bytes(b"\xff\xfe")
+    assert "data.csv" in refusal(tmp_path / "model")
+
+
 def test_the_card_names_tasks_and_their_val_dice_and_says_what_it_is_not(tmp_path: Path) -> None:
     save_model(miniature_model(), tmp_path / "model", {"training": {"metrics": {"val/dice/polyp": 0.8125}}})
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")

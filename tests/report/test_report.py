@@ -18,8 +18,8 @@ import yaml
 from PIL import Image
 
 from tpseg.config import Config, load_config
-from tpseg.data.dataset import read_pair
 from tpseg.data.manifest import read_dataset
+from tpseg.data.pairs import read_pair
 from tpseg.errors import DataError, UsageError
 from tpseg.evaluation import read_rows, score_cases, summarise, write_evaluation
 from tpseg.metrics import PROTOCOLS
@@ -105,6 +105,16 @@ def run(made: Path, tmp_path: Path) -> Path:
 
 def pictures(page: str, kind: str) -> list[bytes]:
     return [base64.b64decode(data) for data in re.findall(rf"data:image/{re.escape(kind)};base64,([^\"]+)", page)]
+
+
+def test_images_that_the_model_has_seen_are_told_beside_the_scores(run: Path) -> None:
+    path = run / "evaluation" / "test.json"
+    summary = json.loads(path.read_text())
+    for numbers in summary.values():
+        numbers |= {"seen": {"train": ["skin a.png"]}, "warnings": ["1 of 6 test images were seen"], "notes": ["the split has changed"]}
+    path.write_text(json.dumps(summary))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "1 of 6 test images were seen. The split has changed. Images without a lesion" in page
 
 
 def test_the_page_stands_alone(made: Path) -> None:

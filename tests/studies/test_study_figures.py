@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from tpseg.data.dataset import read_pair
 from tpseg.data.manifest import Case, DataSet, read_dataset
+from tpseg.data.pairs import read_pair
 from tpseg.errors import DataError
 from tpseg.overlay import FOUND, TRUE
 from tpseg.studies.figures import (

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 import pandas as pd
 
 from tpseg.bulk.store import Folder, address, locate
+from tpseg.clinical.opening import DICOM_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.errors import DataError, UsageError, few
 from tpseg.prediction import choose_tasks
 from tpseg.tasks import TaskSet
 
+CLINICAL_SUFFIXES = (*DICOM_SUFFIXES, *NIFTI_SUFFIXES, *ITK_SUFFIXES, *VIDEO_SUFFIXES)
 BY_IMAGE = "by image"
 """Stands for the tasks of a run whose manifests name a task for each image."""
 
@@ -28,9 +30,20 @@ def find_images(inputs: Sequence[str], out: Folder) -> pd.DataFrame:
     several = sum(locate(entry)[0].isdir(locate(entry)[1]) for entry in inputs if not entry.startswith("@")) > 1
     tables = [_read_input(entry, several, out) for entry in inputs]
     found = pd.concat(tables, ignore_index=True).drop_duplicates(["image", "task"], ignore_index=True)
+    refuse_clinical(found["image"])
     if found.empty:
         raise UsageError(f"no images in {', '.join(inputs)}; expected {', '.join(IMAGE_SUFFIXES)} files")
     return found
+
+
+def refuse_clinical(files: Iterable[str]) -> None:
+    """Raise UsageError that names the first file of a format that this engine does not read."""
+    clinical = [file for file in files if file.lower().endswith(CLINICAL_SUFFIXES)]
+    if clinical:
+        raise UsageError(
+            f"{few(clinical, 1)}: --engine ray segments pictures only ({', '.join(IMAGE_SUFFIXES)}); "
+            "leave --engine ray out for DICOM, volumes and videos, or name the pictures alone"
+        )
 
 
 def _read_input(entry: str, several: bool, out: Folder) -> pd.DataFrame:
@@ -49,7 +62,9 @@ def _read_input(entry: str, several: bool, out: Folder) -> pd.DataFrame:
             raise UsageError(
                 f"--out {out.address()}: lies in {entry}, so that the next run would take masks for images; choose another --out"
             )
-        files = [file for file in sorted(fs.find(top)) if file.lower().endswith(IMAGE_SUFFIXES)]
+        listed = sorted(fs.find(top))
+        refuse_clinical(listed)
+        files = [file for file in listed if file.lower().endswith(IMAGE_SUFFIXES)]
         cut = len(top.rpartition("/")[0] if several else top) + 1
         return _table([address(fs, file) for file in files], [file[cut:] for file in files])
     if path.lower().endswith(".csv"):

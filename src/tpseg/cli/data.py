@@ -1,10 +1,11 @@
-"""Verbs about data: phantoms, data check, data split."""
+"""Verbs about data: phantoms, data list, prepare, check, stats, view, split."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from tpseg.cli.words import out_console
+from tpseg.cli.words import Split, error_console, out_console
 
 
 def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> None:
@@ -19,6 +20,84 @@ def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> None
     from tpseg.data.phantoms import write_phantoms
 
     out_console.print(f"wrote {write_phantoms(out, cases, size, seed)}")
+
+
+def data_list(json: bool = False) -> None:
+    """List the public data sets and layouts that data prepare knows: what they are, licence, where to get them.
+
+    Args:
+        json: Print JSON.
+    """
+    from tpseg.data.sources.listing import describe_sources, sources_table
+
+    if json:
+        out_console.print_json(data=describe_sources())
+    else:
+        out_console.print(sources_table())
+
+
+def data_prepare(
+    name: str,
+    source: Path,
+    out: Path,
+    protocol: Literal["tpseg", "paper"] = "tpseg",
+    seed: int = 0,
+    task: str | None = None,
+    modality: str | None = None,
+    description: str | None = None,
+    labels: list[str] | None = None,
+    group: str | None = None,
+    window: str | None = None,
+    axis: str | None = None,
+    images: str | None = None,
+    masks: str | None = None,
+    annotations: str | None = None,
+    channel: int | None = None,
+    empty_slices: float | None = None,
+) -> None:
+    """Turn a download into images, masks, a split.csv and a task of OUT/tasks.yaml; several sets may share one OUT.
+
+    What cannot be used is left out and listed in SOURCE.md. The same command completes what an interrupted one began.
+
+    Args:
+        name: A public set or a layout: 'tpseg data list' shows them.
+        source: The download as it is: a folder, an archive, or a folder of archives.
+        out: Folder to write; it must not lie in the download.
+        protocol: tpseg: train, val cut from it, and test, the images that the paper reports on. paper: its two parts, train and val.
+        seed: Another seed draws other splits, where they are drawn.
+        task: Another name for the task.
+        modality: Your own data: what made the images: dermoscopy, ultrasound, CT.
+        description: Your own data: name of the task for people.
+        labels: Your own data: the labels that are lesion, by name or number, comma-separated; by default all.
+        group: Your own data: regular expression on a case's name; its first group, or the whole match, is the patient or case.
+        window: Your own CT or MR: how grey values become 8 bits: a window's name (lung) or CENTRE,WIDTH.
+        axis: Your own volumes: how they are cut into slices: axial, coronal or sagittal.
+        empty_slices: Your own volumes: the share to take of the slices without a lesion, 0 to 1; by default none.
+        channel: Layout nnunet: which of the images of a case to take; by default the first, 0.
+        images: Layout folder: the folder of images in the source.
+        masks: Layout folder: the folder of masks in the source.
+        annotations: Layout coco: the JSON file in the source.
+        channel: Layout nnunet: which of a case's images to take; by default 0000.
+        empty_slices: Your own volumes: share of the slices without lesion to keep, 0 to 1; by default none.
+    """
+    from tpseg.data.sources import PUBLIC, make_source
+    from tpseg.data.sources.prepare import prepare
+    from tpseg.data.sources.source_page import left_out_lines
+    from tpseg.progress import track
+
+    options = {"modality": modality, "description": description, "labels": labels, "group": group, "window": window, "axis": axis}
+    made_of = make_source(
+        name, task, **options, images=images, masks=masks, annotations=annotations, channel=channel, empty_slices=empty_slices
+    )
+    others = [kind() for kind in PUBLIC.values()]
+    command = f"tpseg data prepare {name} --source {source.name} --out {out.name} --protocol {protocol} --seed {seed}"
+    done = prepare(made_of, source, out, protocol, seed, others=others, watch=track, command=command)
+    for line in left_out_lines(done.left_out):
+        error_console.print(line)
+    task_name = made_of.task.name
+    out_console.print(f"{task_name}: {done.counts}")
+    out_console.print(f"{'wrote' if done.anew else 'there already:'} {done.folder} and the task '{task_name}' in {done.tasks_file}")
+    out_console.print(f"Licence, citation and what was left out: {done.folder / 'SOURCE.md'}. Next: tpseg data check {done.tasks_file}")
 
 
 def data_check(data: Path, json: Path | None = None) -> int:
@@ -42,6 +121,64 @@ def data_check(data: Path, json: Path | None = None) -> int:
     if json is not None:
         write_atomically(json, report.to_json())
     return 0 if report.ok else 1
+
+
+def data_stats(data: Path, out: Path | None = None, json: Path | None = None) -> int:
+    """Say what a data set is like: counts by task and split, sizes, lesions, grey values, with figures.
+
+    Exits 1 if there are cases that cannot be read: they are named and left out.
+
+    Args:
+        data: The data set's tasks.yaml.
+        out: Folder for the figures (PNG and SVG), statistics.csv, statistics.json and images.csv, a line for each image.
+        json: Also write the numbers to this file.
+    """
+    from tpseg.data.manifest import read_dataset
+    from tpseg.data.statistics import measure_dataset
+    from tpseg.files import write_atomically
+    from tpseg.progress import track_calls
+
+    dataset = read_dataset(data)
+    with track_calls("measuring") as progress:
+        statistics = measure_dataset(dataset, progress)
+    out_console.print(statistics)
+    if json is not None:
+        write_atomically(json, statistics.to_json())
+    if out is not None:
+        from tpseg.report.data_figures import draw_all
+
+        statistics.write(out)
+        figures = draw_all(statistics, out)
+        out_console.print(f"wrote {out}: statistics.csv, images.csv, statistics.json and {len(figures)} figures")
+    return 1 if statistics.unreadable else 0
+
+
+def data_view(data: Path, out: Path, task: str | None = None, split: Split | None = None, number: int = 8, seed: int = 0) -> int:
+    """Draw a contact sheet: some images of each task with the contours of their masks.
+
+    Exits 1 if there are cases that cannot be read: they stand there with the reason.
+
+    Args:
+        data: The data set's tasks.yaml.
+        out: The file to write: .png for a quick look, .html for a page that needs no other file.
+        task: Show this task only.
+        split: Show this split only; by default as many of each.
+        number: Images of each task.
+        seed: Another seed shows other images.
+    """
+    from tpseg.data.contact_sheet import write_sheet
+    from tpseg.data.manifest import read_dataset
+    from tpseg.progress import track_calls
+
+    dataset = read_dataset(data)
+    dataset = dataset if task is None else dataset.only([task])
+    with track_calls("drawing") as progress:
+        tiles = write_sheet(dataset, out, number, split, seed, progress)
+    failed = [tile for tile in tiles if tile.picture is None]
+    for tile in failed:
+        error_console.sentence(tile.note, style="red")
+    out_console.print(f"wrote {out}: {len(tiles) - len(failed)} images")
+    return 1 if failed else 0
 
 
 def data_split(

@@ -61,6 +61,7 @@ def evaluate(
     out: Path | None = None,
     size: int = 512,
     weights: str | None = None,
+    trust: bool = False,
     batch_size: int = 8,
 ) -> None:
     """Score a model, or masks made by anything else, under a named protocol.
@@ -75,6 +76,7 @@ def evaluate(
         out: Where to write SPLIT.json and SPLIT.csv; by default evaluation/ in the run folder, or beside a model or predictions folder.
         size: Input size in pixels that protocol 'tpseg' scores a predictions folder at.
         weights: File of the frozen trunk, if it is not where the model's config.json says.
+        trust: Open a .pt2 file, which is a program and can do anything: only if you trust who made it.
         batch_size: Images in a forward pass.
     """
     from tpseg.data.manifest import read_dataset
@@ -91,7 +93,7 @@ def evaluate(
         summary = evaluate_predictions(predictions, dataset, split, ["all"], place, size, watch=track)
     elif model is not None and predictions is None:
         place = out or place_of_evaluation(model)
-        segmenter = Segmenter(model, weights=weights)
+        segmenter = Segmenter(model, weights=weights, trust=trust)
         summary = evaluate_model(segmenter, dataset, split, ["all"], place, batch_size=batch_size, watch=track)
     else:
         raise UsageError("evaluate what? Give either MODEL or --predictions FOLDER")
@@ -99,7 +101,7 @@ def evaluate(
     for name in names:
         out_console.print(summary_table(summary, name))
     for warning in summary[names[0]].get("warnings", ()):
-        error_console.print(f"warning: {warning}", style="red")
+        error_console.sentence(f"warning: {warning}", style="red")
     out_console.print(f"wrote {place / split}.json (all protocols) and {place / split}.csv (a row per image)")
 
 
@@ -183,7 +185,7 @@ def study(
     for folder, table in write_results(plan, protocol):
         out_console.print(table.to_terminal(without=[task.title for task in plan.data.tasks]), f"wrote {folder}", sep="\n")
     for failure in failures:
-        error_console.print(str(failure), style="red")
+        error_console.sentence(str(failure), style="red")
     return 1 if failures else 0
 
 

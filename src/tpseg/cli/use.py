@@ -17,7 +17,13 @@ def predict(
     out: str = "predictions",
     probability: bool = False,
     overlay: bool = False,
+    sr: bool = False,
+    format: Literal["native", "png"] = "native",
+    window: str | None = None,
+    axis: str = "",
+    tile: int | None = None,
     weights: str | None = None,
+    trust: bool = False,
     device: str | None = None,
     batch_size: int = 8,
     engine: Literal["local", "ray"] = "local",
@@ -25,19 +31,30 @@ def predict(
     address: str | None = None,
     retry_failed: bool = False,
 ) -> int:
-    """Segment images: a mask for each, of its own size. Bad files are named and skipped; then the exit code is 1.
+    """Segment images: a mask for each, of its own size and kind. Bad files are named and skipped; then the exit code is 1.
 
-    With --engine ray on many processes or machines, from and to any store (s3://...), resumed by the same command.
+    PNG, JPEG, TIFF and BMP become PNG; DICOM files and series a DICOM segmentation; NIfTI, NRRD and MetaImage volumes the same
+    with the same grid; videos a lossless video (.mkv). With --engine ray, for pictures, on many processes or machines, from and
+    to any store (s3://...), resumed by the same command. A calibrated model warns of images that look like another task, or like
+    nothing it was trained on; judgements.csv has what it makes of each. Warnings leave the exit code at 0.
 
     Args:
         model: Model folder, run folder or hub id.
-        inputs: Files, folders, globs, or @FILE with a path per line.
-        task: Name of the task, as `tpseg info MODEL` lists them.
+        inputs: Files, folders, globs, or @FILE with a path per line; a folder of DICOM files is a scan for each series.
+        task: Name of the task, as `tpseg info MODEL` lists them; auto for the one that each image looks most like, if 'tpseg calibrate'
+            was run on the model.
         all_tasks: Segment for every task of the model, in a folder per task.
         out: Folder for the masks; with --engine ray also a URL.
-        probability: Also write the probability as 16-bit PNG.
-        overlay: Also write the contour over the image.
+        probability: Also write the probability: 16-bit PNG, for volumes 32-bit floats in their own format.
+        overlay: Also write the contour over the image: PNG, for several frames a folder of them, for a video MP4.
+        sr: Also write a DICOM measurement report (area, longest diameter) of each DICOM input.
+        format: native, or png for PNG masks of everything: a folder of them for several frames.
+        window: Grey values of DICOM and volumes that are shown: lung, brain, ... or CENTRE,WIDTH (--window=-600,1500); by default the
+            task's, else the file's.
+        axis: Plane that volumes are cut in: axial, coronal, sagittal, or across voxel axis 0, 1 or 2; by default axial.
+        tile: Cut images into overlapping tiles of so many pixels and blend what the model says of each; for very large images.
         weights: File of the frozen trunk, if it is not where the model's config.json says.
+        trust: Open a .pt2 file, which is a program and can do anything: only if you trust who made it.
         device: cpu, cuda, mps; by default the fastest there is.
         batch_size: Images in a forward pass.
         engine: local, or ray for many images; then inputs may be CSV files image[,task] and URLs too.
@@ -45,10 +62,15 @@ def predict(
         address: With --engine ray: of a Ray cluster; by default RAY_ADDRESS, else this machine.
         retry_failed: With --engine ray: try those again that failed in an earlier run.
     """
-    from tpseg.progress import track
-
     if engine == "ray":
+        if sr or format != "native" or window is not None or axis or tile is not None:
+            raise UsageError(
+                "--sr, --format, --window, --axis and --tile belong to --engine local; leave them out or run without --engine ray"
+            )
+        if task == "auto":
+            raise UsageError("--task auto belongs to --engine local; name a task, or run without --engine ray")
         from tpseg.bulk.run import predict_bulk
+        from tpseg.progress import track
 
         bulk = predict_bulk(
             model,
@@ -67,21 +89,47 @@ def predict(
             watch=track,
         )
         for line in bulk.complaints():
-            error_console.print(line, style="red")
+            error_console.sentence(line, style="red")
         out_console.print(f"{bulk} in {out}")
         return 1 if len(bulk.failures) else 0
     if workers is not None or address is not None or retry_failed:
         raise UsageError("--workers, --address and --retry-failed belong to --engine ray; leave them out or add it")
-    from tpseg.prediction import Failure, Segmenter, choose_tasks, find_images, predict_files
+    from tpseg.clinical.opening import find_scans
+    from tpseg.prediction import Failure, Segmenter, choose_tasks, predict_files
+    from tpseg.progress import track_calls
+    from tpseg.trust.advice import TABLE, required_adviser, write_advice
 
-    files = find_images(inputs)
-    segmenter = Segmenter(model, device=device, weights=weights)
+    scans = find_scans(inputs)
+    segmenter = Segmenter(model, device=device, weights=weights, trust=trust)
     tasks = choose_tasks(segmenter.tasks, task, all_tasks)
-    results = predict_files(segmenter, files, tasks, Path(out), probability=probability, overlay=overlay, batch_size=batch_size)
-    failures = [result for result in track(results, len(files), "segmenting") if isinstance(result, Failure)]
+    adviser = required_adviser(segmenter) if task == "auto" else segmenter.adviser
+    with track_calls("segmenting") as watch:
+        results = predict_files(
+            segmenter,
+            scans,
+            tasks,
+            Path(out),
+            probability=probability,
+            overlay=overlay,
+            report=sr,
+            png=format == "png",
+            window=window,
+            axis=axis,
+            tile=tile,
+            batch_size=batch_size,
+            adviser=adviser,
+            watch=watch,
+        )
+        failures = [result for result in results if isinstance(result, Failure)]
     for failure in failures:
-        error_console.print(f"skipped: {failure.reason}", style="red")
-    out_console.print(f"segmented {len(files) - len(failures)} of {len(files)} images into {out}")
+        error_console.sentence(f"skipped: {failure.reason}", style="red")
+    if adviser is not None:
+        given = [adviser.given[scan] for scan in scans if scan in adviser.given]
+        write_advice(given, Path(out) / TABLE)
+        for advice in given:
+            for warning in advice.warnings:
+                error_console.sentence(f"warning: {advice.name}: {warning}", style="yellow")
+    out_console.print(f"segmented {len(scans) - len(failures)} of {len(scans)} images into {out}")
     return 1 if failures else 0
 
 

@@ -3,80 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from statistics import fmean, median
 from typing import TypeVar
 
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+import numpy as np
 
+from tpseg.data.check_report import CheckReport, Problem, TaskCounts
 from tpseg.data.formats import open_image, to_mask, to_rgb
 from tpseg.data.manifest import SPLITS, Case, DataSet
+from tpseg.data.near_duplicates import BITS, nearest_elsewhere, perceptual_hash
 from tpseg.errors import DataError, few
 
 MAX_WORKERS = 4
 """Threads that decode; memory is bounded by this many images, for only numbers are kept of each."""
 UNBALANCED = 10
 """Tasks whose train counts differ by more than this factor are pointed out."""
-SHOWN = 5
-"""So many problems of one kind stand in the table; the others are counted."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing to mend (`error`) or to know (`warning`)."""
-
-    level: str
-    kind: str
-    """What sort of problem, in two or three words: `missing file`, `duplicate across splits`."""
-    task: str
-    """'' where it concerns several tasks."""
-    file: str
-    """Path relative to the `tasks.yaml`; '' where it concerns no single file."""
-    message: str
-
-
-@dataclass(frozen=True)
-class TaskCounts:
-    """What one task consists of; the sizes and shares are over the files that could be read."""
-
-    train: int
-    val: int
-    test: int
-    empty_masks: int
-    median_height: float | None
-    median_width: float | None
-    mean_lesion_share: float | None
-    """Lesion pixels as a share of the image's, averaged over the masks, empty ones included."""
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """All problems, errors first, and the counts of each task; `rich` prints it as two tables."""
-
-    source: str
-    tasks: dict[str, TaskCounts]
-    problems: list[Problem]
-
-    @property
-    def ok(self) -> bool:
-        """No errors; there may be warnings."""
-        return not any(problem.level == "error" for problem in self.problems)
-
-    def to_json(self) -> str:
-        return json.dumps({"ok": self.ok, **asdict(self)}, indent=2) + "\n"
-
-    def __rich__(self) -> Group:
-        levels = Counter(problem.level for problem in self.problems)
-        verdict = Text(f"errors: {levels['error']}, warnings: {levels['warning']}", style="green" if self.ok else "red")
-        return Group(_task_table(self), *([_problem_table(self.problems)] if self.problems else []), verdict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +34,8 @@ class _Facts:
     fault: str = ""
     fault_kind: str = ""
     digest: str = ""
+    look: np.ndarray | None = None
+    """Perceptual hash, (BITS,) bool."""
     constant: bool = False
     share: float | None = None
     note: str = ""
@@ -128,7 +77,7 @@ def check_dataset(data: DataSet, progress: Callable[[int, int], None] | None = N
     problems = [problem for item in seen for problem in _file_problems(item)]
     for name, items in by_task.items():
         problems += [*_empty_masks(name, items), *_listed_twice(items), *_split_groups(items), *_name_clashes(items)]
-    problems += [*_duplicates(seen), *_empty_splits(tasks), *_balance(tasks), *_task_names(data.tasks.names)]
+    problems += [*_duplicates(seen), *_near_duplicates(seen), *_empty_splits(tasks), *_balance(tasks), *_task_names(data.tasks.names)]
     return CheckReport(str(data.source), tasks, sorted(dict.fromkeys(problems), key=lambda problem: problem.level != "error"))
 
 
@@ -158,7 +107,7 @@ def _image_facts(path: Path) -> _Facts:
     except DataError as error:
         return _Facts(size, _without_path(error, path), "image values")
     digest = hashlib.sha256(f"{size}".encode() + pixels.tobytes()).hexdigest()
-    return _Facts(size, digest=digest, constant=bool((pixels == pixels[0, 0]).all()))
+    return _Facts(size, digest=digest, look=perceptual_hash(pixels), constant=bool((pixels == pixels[0, 0]).all()))
 
 
 def _mask_facts(path: Path) -> _Facts:
@@ -258,6 +207,27 @@ def _duplicates(seen: Sequence[_Seen]) -> Iterator[Problem]:
                 yield alike[0].problem("warning", "duplicate", f"the same picture as {few(others)}; keep one")
 
 
+def _near_duplicates(seen: Sequence[_Seen]) -> Iterator[Problem]:
+    """Images that look almost like one of another split: for each of val and test the nearest one of a split before it.
+
+    What other problems tell of is left out: the same picture again, one group in two splits.
+    """
+    items = [item for item in seen if item.image.look is not None and not item.image.constant]
+    looks = np.array([item.image.look for item in items]).reshape(-1, BITS)
+    places = np.array([SPLITS.index(item.case.split) for item in items])
+    same = [(item.image.digest, (item.case.task, item.case.group) if item.case.group else None) for item in items]
+    for one, other, distance in nearest_elsewhere(looks, places):
+        if any(a == b is not None for a, b in zip(same[one], same[other], strict=True)):
+            continue
+        like = f"{items[other].image_name} ({items[other].case.task}, {items[other].case.split})"
+        yield items[one].problem(
+            "warning",
+            "near-duplicate across splits",
+            f"in {items[one].case.split}, and almost the same as {like}: {distance} of {BITS} bits of their perceptual hashes differ; "
+            "look at both, and if they are the same picture or neighbouring frames, give them one group or one split",
+        )
+
+
 def _split_groups(items: Sequence[_Seen]) -> Iterator[Problem]:
     for rows in _alike([item for item in items if item.case.group], lambda item: item.case.group):
         counts = Counter(row.case.split for row in rows)
@@ -308,31 +278,3 @@ def _alike(items: Sequence[_Item], key: Callable[[_Item], Hashable]) -> list[lis
     for item in items:
         groups[key(item)].append(item)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def _task_table(report: CheckReport) -> Table:
-    table = Table(title=Text(report.source))
-    table.add_column("task", no_wrap=True)
-    for heading in (*SPLITS, "empty", "median size", "mean lesion"):
-        table.add_column(heading, justify="right")
-    for name, counts in report.tasks.items():
-        size = f"{counts.median_width:g}x{counts.median_height:g}" if counts.median_width else "-"
-        share = "-" if counts.mean_lesion_share is None else f"{counts.mean_lesion_share:.1%}"
-        table.add_row(name, *(str(getattr(counts, split)) for split in SPLITS), str(counts.empty_masks), size, share)
-    return table
-
-
-def _problem_table(problems: Sequence[Problem]) -> Table:
-    """The first few problems of each kind, and how many more there are."""
-    table = Table("problem", "task", "what and what to do", show_lines=True)
-    kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
-    for problem in problems:
-        kinds[problem.level, problem.kind].append(problem)
-    for (level, kind), alike in kinds.items():
-        heading = Text(f"{level}: {kind}", style="red" if level == "error" else "yellow")
-        for problem in alike[:SHOWN]:
-            where = f"{problem.file}: " if problem.file else ""
-            table.add_row(heading, problem.task, Text(where + problem.message, overflow="fold"))
-        if len(alike) > SHOWN:
-            table.add_row(heading, "", f"and {len(alike) - SHOWN} more like these; the JSON report lists them all")
-    return table

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tpseg.data.formats import read_image, read_mask
+from tpseg.data.cache import DecodedCache
 from tpseg.data.manifest import Case
-from tpseg.data.transforms import augment, normalise, resize_image, resize_mask, to_tensor
-from tpseg.errors import DataError
+from tpseg.data.pairs import read_square
+from tpseg.data.transforms import augment, normalise, to_unit
 from tpseg.tasks import TaskSet
 
 
@@ -39,23 +39,17 @@ class Draw:
     seed: int
 
 
-def read_pair(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H, W, 3) uint8 and mask (H, W) bool of a case; raises DataError if their sizes differ."""
-    image, mask = read_image(case.image), read_mask(case.mask).mask
-    if image.shape[:2] != mask.shape:
-        found = f"{image.shape[1]}x{image.shape[0]} against {mask.shape[1]}x{mask.shape[0]} pixels"
-        raise DataError(f"{case.image}: image and mask differ in size, {found}; the mask is {case.mask}")
-    return image, mask
-
-
 class LesionDataset(Dataset[Batch]):
     """Cases as batches of one, each resized to the model's square; collate joins them."""
 
-    def __init__(self, cases: Sequence[Case], tasks: TaskSet, size: int, augmentation: str = "none") -> None:
+    def __init__(
+        self, cases: Sequence[Case], tasks: TaskSet, size: int, augmentation: str = "none", cache: DecodedCache | None = None
+    ) -> None:
         self.cases = list(cases)
         self.task_ids = [tasks.id(case.task) for case in self.cases]
         self.size = size
         self.augmentation = augmentation
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -64,9 +58,8 @@ class LesionDataset(Dataset[Batch]):
         """One case; a plain index is not augmented."""
         index = item.index if isinstance(item, Draw) else item
         case = self.cases[index]
-        pixels, lesion = read_pair(case)
-        image = to_tensor(resize_image(pixels, self.size))
-        mask = torch.from_numpy(resize_mask(lesion, self.size).astype(np.float32))[None]
+        pixels, lesion = read_square(case, self.size) if self.cache is None else self.cache.read(case)
+        image, mask = to_unit(pixels), torch.from_numpy(lesion.astype(np.float32))[None]
         if isinstance(item, Draw):
             image, mask = augment(image, mask, self.augmentation, np.random.default_rng(item.seed))
         return Batch(normalise(image)[None], mask[None], torch.tensor([self.task_ids[index]]), [str(case.image)])

@@ -18,6 +18,8 @@ DARK, BRIGHT = 32, 224
 
 Image.MAX_IMAGE_PIXELS = 400_000_000
 """Whole-slide crops are large; Pillow refuses twice this many pixels as a decompression bomb."""
+PIXELS_PER_BYTE = 10_000
+"""More than any picture is compressed by: deflate makes at best a byte of 1032, and of a bit a pixel eight times that."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,27 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"{path}: cannot read '{path.suffix}' files; expected one of {', '.join(IMAGE_SUFFIXES)}")
     try:
         with Image.open(path) as image:
+            refuse_lie(image, str(path), path.stat().st_size)
             refuse_stack(image, path)
             image.load()
-            return ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)  # a copy of a large picture is gigabytes
+            return image
     except DataError:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error... for damaged files
         raise DataError(f"{path}: cannot be decoded ({error}); is it complete and really a {path.suffix} file?") from error
+
+
+def refuse_lie(image: Image.Image, name: str, size: int) -> None:
+    """Raise DataError for a header that promises more pixels than its file can hold, before memory is taken for them.
+
+    size: the file's, in bytes.
+    """
+    width, height = image.size
+    if width * height > PIXELS_PER_BYTE * size:
+        raise DataError(f"{name}: its header says {width}x{height} pixels, more than {size:,} bytes can hold; is it complete?")
 
 
 def refuse_stack(image: Image.Image, path: Path) -> None:
@@ -126,11 +140,13 @@ def _binarise(values: np.ndarray, path: Path, note: str) -> MaskReading:
     """Grey values (H, W) to a mask; see to_mask."""
     if not np.isfinite(values).all():
         raise DataError(f"{path}: holds NaN or infinite pixels; expected 0 and 255 (or 0 and 1)")
+    filled = np.count_nonzero(values)
+    for high in (1, 255):
+        foreground = values == high
+        if np.count_nonzero(foreground) == filled:
+            return MaskReading(foreground, note)
+    # what follows is of odd masks only: to list the values takes ten times longer
     found = np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if values.dtype == np.uint8 else np.unique(values)
-    if set(found.tolist()) <= {0, 1}:
-        return MaskReading(values == 1, note)
-    if set(found.tolist()) <= {0, 255}:
-        return MaskReading(values == 255, note)
     if not _is_soft(values, found, path):
         shown = ", ".join(str(value) for value in found[:6]) + (", ..." if len(found) > 6 else "")
         raise DataError(f"{path}: mask values {shown}; expected 0 and 255 (or 0 and 1). Convert class ids to one binary mask per task")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
+from tpseg.data.hashes import hash_files, total_sha256
 from tpseg.errors import DataError, UsageError, nearest
+from tpseg.foreign import read_yaml, short
 from tpseg.tasks import TaskSet
 
 SPLITS = ("train", "val", "test")
-TASK_KEYS = ("modality", "data", "description")
+TASK_KEYS = ("modality", "data", "root", "description", "window", "finding", "anatomy")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Case:
     """Patient, case or video; '' where the CSV names none. No group may cross a split."""
     name: str
     """The image's path as the CSV has it: the case's name in tables."""
+    part: str = ""
+    """Which of several sets that a task is made of, from the column `set`: papers report polyps for each of five."""
 
 
 @dataclass(frozen=True)
@@ -56,48 +59,53 @@ class DataSet:
 
     def sha256(self) -> str:
         """Hash over names, splits and the content of every image and mask, in order."""
-        digest = hashlib.sha256()
-        for case in self.cases:
-            digest.update(f"{case.task}\0{case.name}\0{case.split}\0".encode())
-            for path in (case.image, case.mask):
-                digest.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else b"missing")
-        return digest.hexdigest()
+        return total_sha256(self.cases, self.hashes())
+
+    def hashes(self) -> dict[Path, str]:
+        """SHA-256 of every image and mask by its path, each file read once; '' for one that is missing."""
+        return hash_files(path for case in self.cases for path in (case.image, case.mask))
 
 
 def read_dataset(path: Path | str) -> DataSet:
     """Read a `tasks.yaml` and the split files it names, paths relative to each file that names them.
 
-    Raises DataError that names the file and line for anything amiss. Image files are not opened here.
+    What a split file names lies beside or below it, below the tasks.yaml, or below the task's `root`. Raises DataError that names
+    the file and line for anything amiss. Image files are not opened here.
     """
     path = Path(path)
     if path.is_dir():
         path = path / "tasks.yaml"
     entries = read_entries(path)
-    cases = [case for name, entry in entries.items() for case in read_split(path.parent / entry["data"], name)]
+    cases = []
+    for name, entry in entries.items():
+        own = [path.parent / entry["root"]] if "root" in entry else []
+        cases += read_split(path.parent / entry["data"], name, [path.parent, *own])
     return DataSet(path, TaskSet.from_mapping(entries), tuple(cases))
 
 
 def read_entries(path: Path) -> dict[str, dict[str, str]]:
     """Read a `tasks.yaml` alone: each task's entry by its name, in order; raises DataError that names what is amiss."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        content = read_yaml(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); expected a tasks.yaml") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     entries = content.get("tasks") if isinstance(content, dict) else None
     if not isinstance(entries, dict) or not entries:
         raise DataError(f"{path}: expected 'tasks:' with one entry per task, e.g. skin_lesion: {{modality: dermoscopy, data: split.csv}}")
     for name, entry in entries.items():
         if not isinstance(name, str):
-            raise DataError(f"{path}: task {name!r}: a name must be text; put it in quotes")
+            raise DataError(f"{path}: task {short(name)}: a name must be text; put it in quotes")
         if not isinstance(entry, dict) or not isinstance(entry.get("data"), str):
-            raise DataError(f"{path}: task '{name}': expected keys 'data' (path of its split.csv) and 'modality', found {entry!r}")
+            raise DataError(f"{path}: task '{name}': expected keys 'data' (path of its split.csv) and 'modality', found {short(entry)}")
         for key, value in entry.items():
             if key not in TASK_KEYS:
-                raise DataError(f"{path}: task '{name}': unknown key '{key}'{nearest(str(key), TASK_KEYS)} (keys: {', '.join(TASK_KEYS)})")
+                raise DataError(
+                    f"{path}: task '{name}': unknown key {short(key)}{nearest(str(key), TASK_KEYS)} (keys: {', '.join(TASK_KEYS)})"
+                )
             if not isinstance(value, str):
-                raise DataError(f"{path}: task '{name}': '{key}' is {value!r}; expected text")
+                raise DataError(f"{path}: task '{name}': '{key}' is {short(value)}; expected text")
     try:
         TaskSet.from_mapping(entries)
     except UsageError as error:
@@ -105,19 +113,12 @@ def read_entries(path: Path) -> dict[str, dict[str, str]]:
     return entries
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader takes the last of two equal keys; here a task listed twice is an error."""
+def read_split(path: Path, task: str, roots: Sequence[Path] = ()) -> list[Case]:
+    """Read one `split.csv` with the columns image, mask, split and, optionally, group.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(problem=f"key '{key}' is listed twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def read_split(path: Path, task: str) -> list[Case]:
-    """Read one `split.csv` with the columns image, mask, split and, optionally, group."""
+    roots: folders that its paths may lead into, beside its own. Raises DataError that names the line for a path out of all of them.
+    """
+    allowed = [os.path.abspath(folder) for folder in (path.parent, *roots)]
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8", skip_blank_lines=False)
     except OSError as error:
@@ -135,5 +136,23 @@ def read_split(path: Path, task: str) -> list[Case]:
             raise DataError(f"{path}: line {line}: split '{row['split']}'; expected train, val or test")
         if not row["image"] or not row["mask"]:
             raise DataError(f"{path}: line {line}: an empty image or mask path")
-        cases.append(Case(task, path.parent / row["image"], path.parent / row["mask"], row["split"], row.get("group", ""), row["image"]))
+        image, mask = (_within(path, row[column], allowed, f"{path}: line {line}") for column in ("image", "mask"))
+        cases.append(Case(task, image, mask, row["split"], row.get("group", ""), row["image"], row.get("set", "")))
     return cases
+
+
+def _within(file: Path, named: str, allowed: Sequence[str], where: str) -> Path:
+    """The path that a split file names, `..` resolved before any link is followed; raises DataError for one outside of `allowed`."""
+    path = file.parent / named
+    if "\0" in named:
+        raise DataError(f"{where}: {named!r} holds a null character, which no path has")
+    if path.is_absolute() or ".." in path.parts:
+        whole = os.path.abspath(path)
+        if not any(whole == folder or whole.startswith(folder.rstrip(os.sep) + os.sep) for folder in allowed):
+            raise DataError(
+                f"{where}: {named} leads out of the folders of the split file and of tasks.yaml; if it is meant, allow it in tasks.yaml "
+                f"with 'root: FOLDER' beside 'data:'"
+            )
+        if ".." in path.parts:
+            return Path(whole)
+    return path

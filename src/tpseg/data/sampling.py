@@ -68,6 +68,12 @@ class Share(Sampler[Drawn]):
         self.rank = rank
         self.size = size
         self.repeated = repeated
+        self.resumed = (0, 0)
+
+    def resume_at(self, epoch: int, draws: int) -> None:
+        """Leave out the first draws of one epoch, those of all processes: a run that goes on inside it has seen them."""
+        self.resumed = (epoch, draws)
+        self.set_epoch(epoch)
 
     @property
     def own(self) -> int:
@@ -84,7 +90,8 @@ class Share(Sampler[Drawn]):
 
     def __iter__(self) -> Iterator[Drawn]:
         draws = list(self.whole)[: self.total]
-        return itertools.islice(itertools.cycle(draws), self.rank, self.total + self.repeated, self.size)
+        seen = self.resumed[1] if isinstance(self.whole, TrainingSampler) and self.whole.epoch == self.resumed[0] else 0
+        return itertools.islice(itertools.cycle(draws), seen + self.rank, self.total + self.repeated, self.size)
 
 
 def share_of_training(sampler: TrainingSampler, batch: int, rank: int, size: int) -> Share[Draw]:

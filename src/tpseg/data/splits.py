@@ -71,7 +71,7 @@ def draw_split(table: pd.DataFrame, fractions: Sequence[float] = (0.7, 0.1, 0.2)
     elif "group" not in table:
         table["group"] = ""
     units: list[Hashable] = [(name or "", "" if name else image) for name, image in zip(table["group"], table["image"], strict=True)]
-    assigned = _assign(Counter(units), fractions, seed)
+    assigned = assign_splits(Counter(units), fractions, seed)
     table["split"] = [assigned[unit] for unit in units]
     first = ["image", "mask", "split", "group"]
     return table[first + [column for column in table.columns if column not in first]]
@@ -98,13 +98,13 @@ def split_folder(
     tasks_file = tasks_file or Path(os.path.abspath(folder)).parent / "tasks.yaml"
     split_file = folder / "split.csv"
     data = Path(os.path.relpath(split_file, tasks_file.parent)).as_posix()
-    tasks_text = _tasks_text(tasks_file, task, {"modality": modality, "data": data}, overwrite)
+    text = tasks_text(tasks_file, task, {"modality": modality, "data": data}, overwrite)
     table = _list_cases(folder, split_file, overwrite)
     if group_pattern is not None and not overwrite and table.get("group", pd.Series(dtype=str)).any():
         raise UsageError(f"{split_file}: names groups already; leave out the group pattern to keep them, or empty the column")
     table = draw_split(table, fractions, seed, group_pattern)
     write_atomically(split_file, table.to_csv(index=False, lineterminator="\n"))
-    write_atomically(tasks_file, tasks_text)
+    write_atomically(tasks_file, text)
     return table
 
 
@@ -145,8 +145,11 @@ def _match_groups(images: Sequence[str], pattern: str) -> list[str]:
     return [group or "" for group in groups]
 
 
-def _assign(sizes: Counter[Hashable], fractions: Sequence[float], seed: int) -> dict[Hashable, str]:
-    """A split for each group, sizes given: of some random assignments the one nearest to the fractions."""
+def assign_splits(sizes: Counter[Hashable], fractions: Sequence[float], seed: int) -> dict[Hashable, str]:
+    """A split for each group, sizes given: of some random assignments the one nearest to the fractions of train, val and test.
+
+    A split of fraction 0 gets none; one of a fraction above 0 stays empty only if there are fewer groups than such splits.
+    """
     total = sum(sizes.values())
     wanted = {split: fraction * total for split, fraction in zip(SPLITS, fractions, strict=True) if fraction > 0}
     best: dict[Hashable, str] = {}
@@ -215,7 +218,7 @@ def _either(folder: Path, plural: str) -> Path:
     return found[0]
 
 
-def _tasks_text(path: Path, task: str, entry: dict[str, str], overwrite: bool) -> str:
+def tasks_text(path: Path, task: str, entry: dict[str, str], overwrite: bool) -> str:
     """What `tasks.yaml` is to hold: its present text with the task's entry added or brought up to date.
 
     A new entry is added as a line at the end, so that comments stay, wherever that gives the wanted content.

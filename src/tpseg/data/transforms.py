@@ -11,6 +11,8 @@ from torch import Tensor
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's mean and standard deviation, which SAM 2 was trained with."""
+IMAGE_FILTER = Image.Resampling.BILINEAR
+"""In Pillow it looks at all the pixels that a smaller one stands for."""
 
 
 def preprocess(image: np.ndarray, size: int) -> Tensor:
@@ -22,15 +24,27 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) uint8 to (size, size, 3), bilinear with anti-aliasing."""
     if image.shape[:2] == (size, size):
         return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize((size, size), IMAGE_FILTER))
 
 
 def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     """(H, W) bool to (size, size) bool, by area: a pixel is lesion if at least half of it is."""
     if mask.shape == (size, size):
         return mask
-    soft = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
-    return np.asarray(soft) >= 0.5
+    resized = np.zeros((size, size), bool)
+    rows = np.flatnonzero(mask.any(axis=1))
+    if len(rows):  # along the rows that hold lesion, then along the columns that do: the numbers of one resize of the whole, sooner
+        strip = np.zeros((len(mask), size), np.float32)
+        strip[rows[0] : rows[-1] + 1] = _by_area(mask[rows[0] : rows[-1] + 1], (size, int(rows[-1] - rows[0]) + 1))
+        columns = np.flatnonzero(strip.any(axis=0))
+        inside = slice(columns[0], columns[-1] + 1)
+        resized[:, inside] = _by_area(strip[:, inside], (int(columns[-1] - columns[0]) + 1, size)) >= 0.5
+    return resized
+
+
+def _by_area(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) as float32 brought to a width and height; a side that stays is not looked at."""
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BOX))
 
 
 def resize_map(values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -40,12 +54,17 @@ def resize_map(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
+    return to_unit(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def to_unit(planes: np.ndarray) -> Tensor:
+    """(3, H, W) uint8 to float32 in [0, 1]."""
+    return torch.from_numpy(planes).float().div_(255)
 
 
 def normalise(image: Tensor) -> Tensor:
     """(3, H, W) in [0, 1], by ImageNet's mean and standard deviation."""
-    return (image - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    return (image - torch.tensor(MEAN)[:, None, None]).div_(torch.tensor(STD)[:, None, None])
 
 
 def augment(image: Tensor, mask: Tensor, kind: str, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ def export(
 
 def quantise_from(path: Path, out: Path, data: DataSet, number: int) -> None:
     """The int8 version of an ONNX file, with ranges from so many training images, spread evenly over its tasks' cases."""
-    network = ExportedNetwork(path, "cpu")
+    network = ExportedNetwork(path, "cpu", trust=True)  # written by us a moment ago
     samples = read_samples(data.split("train"), network.tasks, number)
     if not samples:
         raise DataError(f"{data.source}: no case of split 'train' has a task of the file ({', '.join(network.tasks.names)})")

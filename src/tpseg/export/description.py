@@ -11,6 +11,7 @@ from typing import Any
 import tpseg
 from tpseg.data.transforms import MEAN, STD
 from tpseg.errors import DataError, UsageError
+from tpseg.foreign import parse_json
 from tpseg.models.model import LesionModel
 from tpseg.tasks import Task, TaskSet
 
@@ -61,7 +62,7 @@ class Description:
         if not text:
             raise DataError(f"{path}: not written by 'tpseg export' (it has no entry '{KEY}' with the tasks); export the model again")
         try:
-            content: dict[str, Any] = json.loads(text)
+            content: dict[str, Any] = parse_json(text)
             found, tasks = content.pop("format"), content.pop("tasks")
             if found != FORMAT:
                 raise DataError(f"{path}: format {found}; this tpseg reads format {FORMAT}; install a tpseg that fits")

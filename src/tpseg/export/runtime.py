@@ -34,8 +34,10 @@ class ExportedNetwork:
     tasks: TaskSet
     image_size: int
 
-    def __init__(self, path: Path, device: str | None = None) -> None:
+    def __init__(self, path: Path, device: str | None = None, *, trust: bool = False) -> None:
         """device: cpu or cuda; by default a GPU if there is one and the file's library can use it.
+
+        trust: open a .pt2 file, which is a program: it can do whatever the person can who opens it.
 
         Raises UsageError for a file or device that is not there and a library that is not installed, DataError for a file
         that is damaged or not of tpseg.
@@ -43,6 +45,11 @@ class ExportedNetwork:
         openers = {".onnx": open_onnx, ".xml": open_openvino, ".pt2": open_torch}
         if path.suffix not in openers or not path.is_file():
             raise UsageError(f"{path}: no such file; expected one that 'tpseg export' wrote ({', '.join(openers)})")
+        if path.suffix == ".pt2" and not trust:
+            raise UsageError(
+                f"{path}: a .pt2 file is a program, which could do anything on this machine when it is opened; if you trust who made it, "
+                "say --trust (in Python trust=True), else ask for the model's folder or an .onnx file, which hold no code"
+            )
         self.path = path
         self._run, self.description = openers[path.suffix](path, device)
         self.tasks = self.description.tasks
@@ -111,7 +118,7 @@ def open_openvino(path: Path, device: str | None) -> tuple[Run, Description]:
 
 
 def open_torch(path: Path, device: str | None) -> tuple[Run, Description]:
-    """Through PyTorch alone; the file is read as a program, so open only files from people you trust."""
+    """Through PyTorch alone, which unpickles parts of the file and evaluates others: only for files that are trusted."""
     try:
         with zipfile.ZipFile(path) as archive:  # before PyTorch reads it: a foreign file is refused unread
             texts = [archive.read(name).decode() for name in archive.namelist() if name.endswith(f"/{KEY}.json")]

@@ -6,7 +6,6 @@ What the model computes stays; what changes is how it says so. A size is unknown
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,11 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tpseg.models.adapters import TCA, Routing, TaskConditionedAdapter
-from tpseg.models.decoder import LogitFuser
-from tpseg.models.gate import SplitGate
+from tpseg.models.grow import extract
 from tpseg.models.model import LesionModel
-from tpseg.models.pgtd import KERNEL, PGTD, DynamicExperts, TaskHead, mix_kernels
-from tpseg.models.prototypes import PrototypeMemory
+from tpseg.models.pgtd import KERNEL, PGTD, DynamicExperts, mix_kernels
 from tpseg.models.tpseg import TPSeg
 from tpseg.models.typed import Modules
 from tpseg.tasks import TaskSet
@@ -27,23 +24,9 @@ from tpseg.tasks import TaskSet
 
 def hardened_part(model: LesionModel, tasks: Sequence[str] | None = None) -> LesionModel:
     """A copy with a hardened gate that knows only these tasks and holds no other's weights; tasks as in `chosen_tasks`."""
-    part = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
+    part = extract(model, chosen_tasks(model.tasks, tasks).names).float().cpu().eval().requires_grad_(False)
     if isinstance(part, TPSeg):
         part.harden()
-    part.tasks = chosen_tasks(model.tasks, tasks)
-    ids = [model.tasks.id(name) for name in part.tasks.names]
-    for module in part.modules():
-        if isinstance(module, TaskConditionedAdapter) and len(module.tasks):
-            module.tasks = Modules([module.tasks[one] for one in ids])
-        elif isinstance(module, SplitGate):
-            module.steps = nn.ParameterList([module.steps[one] for one in ids])
-            module.settled = None  # if it was, then for all tasks
-        elif isinstance(module, PrototypeMemory):
-            module.prototypes = module.prototypes[ids]
-        elif isinstance(module, TaskHead):
-            module.outputs = Modules([module.outputs[one] for one in ids])
-        elif isinstance(module, LogitFuser):
-            module.mix = nn.ParameterList([module.mix[one] for one in ids])
     part.settle()
     return part
 

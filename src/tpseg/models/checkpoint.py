@@ -1,5 +1,6 @@
-"""Models on disk: a folder with config.json, model.safetensors, tasks.json, provenance.json and README.md (a model card).
+"""Models on disk: a folder with config.json, model.safetensors, tasks.json, provenance.json, data.csv and README.md (a model card).
 
+data.csv has the hashes of the images and masks the model was trained with; a model that was not trained has none.
 A frozen trunk is not stored again: config.json names its source and its SHA-256, which is checked on loading.
 """
 
@@ -15,11 +16,13 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from tpseg.config import ModelConfig, build_config
 from tpseg.errors import DataError, UsageError
 from tpseg.files import read_json_object, replacing_folder
-from tpseg.models.catalogue import create
+from tpseg.foreign import read_json
+from tpseg.models.catalogue import create, create_without_memory
 from tpseg.models.model import LesionModel
 from tpseg.models.trunk import is_own
 from tpseg.models.trunk_weights import load_trunk_weights, read_tensors, trunk_sha256
@@ -28,13 +31,16 @@ from tpseg.tasks import TaskSet
 FORMAT = 2
 """Version of the model folder; raised when an older tpseg could not read it."""
 
+RECORD = "data.csv"
 
-def save_model(model: LesionModel, folder: Path, provenance: Mapping[str, Any] | None = None) -> None:
+
+def save_model(model: LesionModel, folder: Path, provenance: Mapping[str, Any] | None = None, record: str | None = None) -> None:
     """Write a model folder, whole or not at all: on any error an older folder of that name is still there.
 
-    provenance: by default what the model was loaded with.
+    provenance, and record, the text of data.csv: by default what the model was loaded with.
     """
     provenance = model.provenance if provenance is None else provenance
+    record = model.data_record if record is None else record
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     trunk_hash = None
     if model.trunk is not None and model.trunk.frozen and model.config.weights is not None:
@@ -45,6 +51,8 @@ def save_model(model: LesionModel, folder: Path, provenance: Mapping[str, Any] |
         (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         model.tasks.save(new / "tasks.json")
         (new / "provenance.json").write_text(json.dumps(dict(provenance), indent=2) + "\n")
+        if record:
+            (new / RECORD).write_text(record, encoding="utf-8")
         (new / "README.md").write_text(model_card(model, provenance), encoding="utf-8")
         try:
             save_file(state, new / "model.safetensors")
@@ -60,22 +68,33 @@ def load_model(source: Path | str, *, weights: str | None = None) -> LesionModel
     """
     folder = find_model(source)
     config, trunk_hash = read_model_config(folder)
-    model = create(config, TaskSet.load(folder / "tasks.json"))
+    tasks = TaskSet.load(folder / "tasks.json")
+    state = read_tensors(folder / "model.safetensors")
+    refuse_misfit(folder, state, create_without_memory(config, tasks), trunk_hash is not None)
+    model = create(config, tasks)
     if trunk_hash is not None and model.trunk is not None:
         load_trunk_weights(model.trunk, weights or config.weights or "")
         if trunk_sha256(model.trunk) != trunk_hash:
             raise DataError(f"{weights or config.weights}: not the trunk this model was trained on ({folder}/config.json has its SHA-256)")
-    state = read_tensors(folder / "model.safetensors")
-    expected = {key for key in model.state_dict() if trunk_hash is None or not is_trunk(key)}
-    if state.keys() != expected:
-        odd = sorted(state.keys() ^ expected)
-        raise DataError(f"{folder}/model.safetensors: does not fit config.json and tasks.json, {len(odd)} tensors differ (first: {odd[0]})")
-    try:
-        model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise DataError(f"{folder}/model.safetensors: does not fit config.json ({str(error).splitlines()[-1].strip()})") from error
+    model.load_state_dict(state, strict=False)
     model.provenance = read_provenance(folder / "provenance.json")
+    model.data_record = read_data_record(folder / RECORD)
     return model.eval()
+
+
+def refuse_misfit(folder: Path, state: Mapping[str, Tensor], sketch: LesionModel, without_trunk: bool) -> None:
+    """Raise DataError for weights that are not those of a model like `sketch`, before memory is taken for it.
+
+    What config.json asks for is then no more than what the file of weights holds.
+    """
+    expected = {key: value.shape for key, value in sketch.state_dict().items() if not (without_trunk and is_trunk(key))}
+    place = f"{folder}/model.safetensors"
+    if state.keys() != expected.keys():
+        odd = sorted(state.keys() ^ expected.keys())
+        raise DataError(f"{place}: does not fit config.json and tasks.json, {len(odd)} tensors differ (first: {odd[0]})")
+    for key, shape in expected.items():
+        if state[key].shape != shape:
+            raise DataError(f"{place}: does not fit config.json ({key} is {tuple(state[key].shape)}; expected {tuple(shape)})")
 
 
 def is_trunk(key: str) -> bool:
@@ -103,11 +122,19 @@ def read_provenance(path: Path) -> dict[str, Any]:
     return read_json_object(path, "not a provenance file written by tpseg")
 
 
+def read_data_record(path: Path) -> str:
+    """The text of data.csv, or '' for a model that has none; what it says is read by tpseg.data.hashes."""
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a table of hashes written by tpseg ({error})") from error
+
+
 def read_model_config(folder: Path) -> tuple[ModelConfig, str | None]:
     """Settings of a model folder and the hash of its frozen trunk, if it has one."""
     path = folder / "config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         found, settings, trunk_hash = content["format"], content["model"], content["trunk_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a model configuration written by tpseg ({error})") from error
@@ -146,6 +173,6 @@ Dice: hard at ½, {config.image_size} px, mean over images, on the validation sp
     prediction = Segmenter("PATH/OF/THIS/FOLDER")("image.png", task="{model.tasks[0].name}")
 
 Trained {provenance.get("date", "(date unknown)")}, seed {provenance.get("seed", "unknown")}.
-`provenance.json` has the data's hash, versions and command.
+`provenance.json` has the data's hash, versions and command; `data.csv` the SHA-256 of each image and mask, without names.
 Research software: not a medical device, not validated for clinical use.
 """

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 STEP_SUM = 12.0
 """Sum of all steps of `cumulative_sigmoid` at the start: its argument runs from -KAPPA to STEP_SUM - KAPPA."""
 KAPPA = 6.0
+OPEN = STEP_SUM
+"""A logit that opens a gate: softplus of it is STEP_SUM, sigmoid of it 1 less 6e-6."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Reading:
     """Logits ℓ (..., N) and temperature to w (..., N) in [0, 1]."""
     start: Callable[[int], Tensor]
     """Number N of blocks to the first logits (N,)."""
+    open: Callable[[int], Tensor]
+    """Number N of blocks to logits (N,) whose w is about 1 from the first block on: of a task that shares no route."""
 
 
 def _cumulative_sigmoid(logits: Tensor, temperature: Tensor) -> Tensor:
@@ -46,21 +50,28 @@ def _per_block(logits: Tensor, temperature: Tensor) -> Tensor:
     return torch.sigmoid(logits / temperature)
 
 
+def _at_once(blocks: int) -> Tensor:
+    """All of a cumulative reading's sum in its first block."""
+    return torch.tensor([OPEN] + [-OPEN] * (blocks - 1))
+
+
 def _constant(value: float) -> Callable[[int], Tensor]:
     return lambda blocks: torch.full((blocks,), value)
 
 
 READINGS: dict[str, Reading] = {
     # σ((Σ_{i≤b} softplus(ℓ_i) − κ) / tem), steps of 12/N: softplus(start) = 12 / N
-    "cumulative_sigmoid": Reading(_cumulative_sigmoid, lambda blocks: torch.full((blocks,), math.log(math.expm1(STEP_SUM / blocks)))),
+    "cumulative_sigmoid": Reading(
+        _cumulative_sigmoid, lambda blocks: torch.full((blocks,), math.log(math.expm1(STEP_SUM / blocks))), _at_once
+    ),
     # Σ_{i≤b} σ(ℓ_i / tem) / Σ_{i≤N} σ(ℓ_i / tem)
-    "cumulative_share": Reading(_cumulative_share, _constant(0.0)),
+    "cumulative_share": Reading(_cumulative_share, _constant(0.0), _at_once),
     # 1 − Π_{i≤b} (1 − σ(ℓ_i / tem)); 1 − σ(start) = ½^(2/N), so that half of the blocks leave ½
-    "hazard": Reading(_hazard, lambda blocks: torch.full((blocks,), math.log(math.expm1(2 / blocks * math.log(2))))),
+    "hazard": Reading(_hazard, lambda blocks: torch.full((blocks,), math.log(math.expm1(2 / blocks * math.log(2)))), _at_once),
     # Σ_{i≤b} softmax(ℓ / tem)_i: a distribution over where to split
-    "cumulative_softmax": Reading(_cumulative_softmax, _constant(0.0)),
+    "cumulative_softmax": Reading(_cumulative_softmax, _constant(0.0), _at_once),
     # σ(ℓ_b / tem), each block for itself, as in the released code, which never uses it; not monotone
-    "per_block": Reading(_per_block, lambda blocks: torch.linspace(-5, 5, blocks)),
+    "per_block": Reading(_per_block, lambda blocks: torch.linspace(-5, 5, blocks), _constant(OPEN)),
 }
 """By the names that `model.gate` takes."""
 
@@ -87,8 +98,8 @@ class SplitGate(nn.Module):
 
     @torch.no_grad()
     def weights(self) -> Tensor:
-        """w of every task, (T, N)."""
-        return self(torch.stack(list(self.steps)))
+        """w of every task, (T, N); each computed alone, for the last bit of a vectorised sum depends on what else is in the table."""
+        return torch.stack([self(steps) for steps in self.steps])
 
     @torch.no_grad()
     def splits(self) -> Tensor:

@@ -58,6 +58,7 @@ class LesionModel(nn.Module):
         self.config = config
         self.tasks = tasks
         self.provenance: Mapping[str, Any] = {}
+        self.data_record = ""  # the text of data.csv: the training's images and masks as hashes
         self.trunk: Trunk | None = None  # the SAM 2 trunk, where a model has one
 
     def decode(self, image: Tensor, task: Tensor) -> tuple[Tensor, list[Decoded]]:

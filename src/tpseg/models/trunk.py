@@ -118,8 +118,8 @@ class Trunk(nn.Module):
         """Keep the weights as they are; gradients still pass through to the adapters."""
         self.requires_grad_(False)
 
-    def forward(self, image: Tensor, adapt: Adapt | None = None) -> list[Tensor]:
-        """Features of the four stages.
+    def forward(self, image: Tensor, adapt: Adapt | None = None, stages: int = 4) -> list[Tensor]:
+        """Features of the four stages, or of the first `stages` of them: later blocks are then not run.
 
         image (B, 3, H, W), H and W multiples of 32; returns [(B, C_s, H/s, W/s) for s in 4, 8, 16, 32].
         """
@@ -136,4 +136,6 @@ class Trunk(nn.Module):
             tokens = checkpoint(step, tokens, use_reentrant=False) if again else step(tokens)
             if index in self.stage_ends:
                 features.append(tokens.permute(0, 3, 1, 2))  # (B, h, w, C) -> (B, C, h, w)
+                if len(features) == stages:
+                    break
         return features

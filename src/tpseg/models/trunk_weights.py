@@ -27,6 +27,10 @@ META_NAMES = (
 """Meta's key names and transformers'."""
 
 
+MAX_HEADER = 8 << 20
+"""Bytes of a .safetensors file's list of tensors: Hiera-L with eight tasks takes a fifth of one MiB."""
+
+
 def load_trunk_weights(trunk: Trunk, source: str) -> None:
     """Load weights into a trunk, in place.
 
@@ -87,12 +91,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a file by key; never runs code from it."""
     try:
         if path.suffix == ".safetensors":
+            refuse_long_header(path)
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path}: refused, for it holds more than tensors (or is no PyTorch file); expected SAM 2 weights as published"
         ) from error
+    except DataError:
+        raise
     except Exception as error:  # a damaged file makes the unpickler raise whatever its bytes spell
         raise DataError(
             f"{path}: cannot be read as weights; truncated or of another kind ({' '.join(str(error).split())[:160]})"
@@ -103,6 +110,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise DataError(f"{path}: holds no tensors by name; expected SAM 2 weights, e.g. sam2_hiera_large.pt")
     return tensors
+
+
+def refuse_long_header(path: Path) -> None:
+    """Raise DataError for a .safetensors file whose list of tensors alone would take gigabytes to read."""
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+    if size > MAX_HEADER:
+        raise DataError(
+            f"{path}: cannot be read as weights; truncated or of another kind (its header claims {size:,} bytes; at most {MAX_HEADER:,} are read)"
+        )
 
 
 def trunk_keys(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

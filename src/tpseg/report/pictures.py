@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tpseg.data.dataset import read_pair
 from tpseg.data.manifest import Case, DataSet
+from tpseg.data.pairs import read_pair
 from tpseg.errors import DataError
 from tpseg.overlay import draw_overlay
 from tpseg.prediction import Segmenter

@@ -80,8 +80,8 @@ def _pixels(value: float | None) -> str:
 
 
 def score_notes(summary: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
-    """Sentences on what the numbers leave out: empty masks, undefined distances, intervals that could not be had."""
-    notes = []
+    """Sentences on what the numbers leave out, and on images that the model had seen before, these first."""
+    notes = [f"{note[0].upper()}{note[1:]}." for note in _of_the_data(summary)]
     if "default" in summary:
         tasks = summary["default"]["tasks"].items()
         empty = [f"{titles.get(name, name)} {percent(entry['empty_share'])} %" for name, entry in tasks if entry.get("empty_share")]
@@ -92,6 +92,12 @@ def score_notes(summary: Mapping[str, Any], titles: Mapping[str, str]) -> list[s
     if any(entry["dice_interval"][0] is None for entry in entries):
         notes.append("A task whose images are a single one, or all of one patient, has no interval.")
     return notes
+
+
+def _of_the_data(summary: Mapping[str, Any]) -> list[str]:
+    """What evaluation found out about the images, the same under every protocol; nothing where it was done before it did."""
+    numbers: Mapping[str, Any] = next(iter(summary.values()), {})
+    return [*numbers.get("warnings", ()), *numbers.get("notes", ())]
 
 
 def separation_table(separations: Mapping[str, np.ndarray], dice: Mapping[str, float], titles: Mapping[str, str]) -> Table:

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tpseg.data.dataset import read_pair
 from tpseg.data.manifest import Case, DataSet
+from tpseg.data.pairs import read_pair
 from tpseg.metrics import confusion
 from tpseg.overlay import draw_overlay
 from tpseg.report.figures import short

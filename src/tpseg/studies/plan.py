@@ -11,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tpseg.config import Config, TrainingConfig, build_config, check_keys, merge, read_source
 from tpseg.data.manifest import DataSet
 from tpseg.errors import UsageError, nearest
+from tpseg.foreign import read_yaml, short
 from tpseg.models.catalogue import check_architecture
 
 HERE = Path(__file__).parent
@@ -96,6 +95,8 @@ class Cell:
     def key(self) -> str:
         """The same for cells that are the same model, whatever study or row they are in, and whatever version trained it."""
         settings = self.config.to_dict()
+        del settings["sampling"]["cache"]  # the batches are the same, bit for bit
+        del settings["training"]["checkpoint_minutes"]  # a resumed run is the same, bit for bit
         for group, key, default in LATER:
             if settings[group][key] == default:
                 del settings[group][key]
@@ -179,14 +180,14 @@ def _read(name: str, folder: str, kind: str, known: Sequence[str]) -> tuple[Path
     if not path.is_file():
         raise UsageError(f"no {kind} or file '{name}'{nearest(name, known)} ({kind}: {', '.join(known)}; or the path of a YAML file)")
     try:
-        return path, yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return path, read_yaml(path)
+    except ValueError as error:
         raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
 
 
 def _check(content: Any, keys: Sequence[str], path: Path, prefix: str) -> None:
     if not isinstance(content, Mapping):
-        raise UsageError(f"{path}: {prefix.rstrip('.') or 'the file'} should hold keys and values, found {content!r}")
+        raise UsageError(f"{path}: {prefix.rstrip('.') or 'the file'} should hold keys and values, found {short(content)}")
     for key in content:
         if key not in keys:
             raise UsageError(f"{path}: unknown key '{prefix}{key}'{nearest(str(key), keys)} (keys: {', '.join(keys)})")

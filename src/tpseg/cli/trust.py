@@ -1,0 +1,47 @@
+"""The verb that measures what a model knows of its own limits: calibrate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tpseg.cli.words import out_console
+
+
+def calibrate(
+    model: str,
+    data: Path,
+    out: Path | None = None,
+    images: int = 500,
+    weights: str | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+) -> None:
+    """Teach a model its limits: which task an image is, whether it is like anything learned, how sure its masks are.
+
+    Fitted on train and val, reported on test. Writes trust.json and trust.safetensors into the model folder; from then on
+    'tpseg predict' warns of images that look like another task, or like nothing the model knows, and --task auto works.
+
+    Args:
+        model: Model folder or run folder.
+        data: The tasks.yaml of the data set that it was trained on.
+        out: Where to write calibration.json and figures; by default trust/ in the run folder, or beside a model folder.
+        images: Training images of each task to look at, at most.
+        weights: File of the frozen trunk, if it is not where the model's config.json says.
+        device: cpu, cuda, mps; by default the fastest there is.
+        batch_size: Images in a forward pass.
+    """
+    from tpseg.data.manifest import read_dataset
+    from tpseg.evaluation import place_of_evaluation
+    from tpseg.models.checkpoint import find_model
+    from tpseg.progress import track
+    from tpseg.tasks import TaskSet
+    from tpseg.trust.calibrate import calibrate as run
+    from tpseg.trust.tables import draw_confusion, mistaken, recognition_table
+
+    place = out or place_of_evaluation(model).with_name("trust")
+    found = run(model, read_dataset(data), place, images=images, weights=weights, device=device, batch_size=batch_size, watch=track)
+    for measured in found.measured:
+        out_console.print(recognition_table(measured, found.trust))
+        out_console.print("Mistaken: " + ("; ".join(mistaken(measured, found.trust)) or "none"))
+        draw_confusion(place / f"confusion_{measured.split}", measured, found.trust, TaskSet.load(find_model(model) / "tasks.json"))
+    out_console.print(f"wrote {found.folder / 'trust.json'}, {place / 'calibration.json'} and figures beside it")

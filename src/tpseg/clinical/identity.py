@@ -1,0 +1,51 @@
+"""Which model made a mask, and the identifiers of what is written about it."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from tpseg.errors import DataError
+
+NAMESPACE = uuid.UUID("0fd1f1ac-5ed5-5c4c-9d0c-1f2a6ef0b7d3")
+"""Drawn once; what identifiers made by tpseg have in common."""
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """A trained model, as the files that it has helped to make name it."""
+
+    sha256: str
+    """Of the file that holds its weights."""
+    name: str = "tpseg"
+    version: str = version("tpseg")
+
+    @classmethod
+    def of(cls, source: Path | str) -> ModelIdentity:
+        """Of a model folder, a run folder, a hub id or an exported file; reads the weights once, to hash them."""
+        from tpseg.models.checkpoint import find_model  # brings PyTorch, which writing does not need
+
+        path = Path(source)
+        if not path.is_file():
+            path = find_model(source) / "model.safetensors"
+        elif path.suffix == ".xml":
+            path = path.with_suffix(".bin")  # OpenVINO keeps the weights beside the network
+        digest = hashlib.sha256()
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise DataError(f"{path}: the model's weights cannot be read ({error.strerror})") from error
+        return cls(digest.hexdigest())
+
+
+def derived_uid(*parts: str) -> str:
+    """A DICOM UID that the parts decide: the same for the same parts, on every machine, another for any others.
+
+    It is the decimal form of a name-based UUID under the root 2.25, which needs no registration (DICOM PS3.5 B.2).
+    """
+    return f"2.25.{uuid.uuid5(NAMESPACE, chr(0).join(parts)).int}"

@@ -1,0 +1,79 @@
+"""NRRD and MetaImage volumes, `.nrrd`, `.mha` and `.mhd`, as scans."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from tpseg.clinical.decoding import decoders
+from tpseg.clinical.guarding import guard_volume, reading
+from tpseg.clinical.volume import VolumeScan
+from tpseg.errors import DataError
+
+HEADER = 2**16
+"""Bytes that the header's text is looked for in."""
+DATA_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+"""Where a MetaImage or an NRRD header names the file with the voxels."""
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""ITK's axes run to the left and to the back, an affine's to the right and to the front."""
+
+
+class ItkScan(VolumeScan):
+    """A volume, or one slice, of grey values or of RGB with 8 bits. The first frame reads all of it into memory.
+
+    SimpleITK reads in a process of its own, see tpseg.clinical.decoding.
+    """
+
+    kind = "NRRD or MetaImage"
+    origin: tuple[float, ...]
+    voxel_spacing: tuple[float, ...]
+    direction: tuple[float, ...]
+    """As SimpleITK has these three, for an image on the same grid."""
+
+    def __init__(self, path: Path, name: str, window: str = "", axis: str = "") -> None:
+        """Reads the header. Raises DataError for more than three axes, other than grey or RGB, and for data outside its folder."""
+        with reading(path, self.kind):
+            check_header(path)
+            header = decoders().volume_header(path)
+            lengths, components = header["size"], header["components"]
+            dimension = len(lengths)
+            if dimension not in (2, 3):
+                raise DataError(f"{path}: {dimension} axes, {' x '.join(map(str, lengths))}; expected two or three")
+            if "complex" in header["type"]:
+                raise DataError(f"{path}: voxels of type {header['type']}; expected whole or real numbers, or RGB")
+            if components != 1 and (components, header["bytes"]) != (3, 1):
+                raise DataError(f"{path}: {components} values of {8 * header['bytes']} bits in a voxel; expected one, or RGB of 8 bits")
+            self._bytes = math.prod(lengths) * components * header["bytes"]
+            guard_volume(path, self._bytes, "crop it, or save it as .nii")
+            self.origin, self.voxel_spacing, self.direction = (tuple(header[word]) for word in ("origin", "spacing", "direction"))
+            affine = np.eye(4)
+            affine[:dimension, :dimension] = np.reshape(self.direction, (dimension, dimension)) * self.voxel_spacing
+            affine[:dimension, 3] = self.origin
+        self._shape, self._colour = tuple(lengths[::-1]), components == 3
+        super().__init__(path, name, LPS_TO_RAS @ affine, (*lengths, 1)[:3], window, axis)
+
+    def to_voxels(self, frames: np.ndarray) -> np.ndarray:
+        """As SimpleITK's GetImageFromArray takes it: slices, rows, columns."""
+        return np.ascontiguousarray(self.plane.voxels(frames).transpose().reshape(self._shape))
+
+    def _load(self) -> np.ndarray:
+        values = decoders().volume(self.path, self._bytes)
+        if self._colour:
+            return values.reshape(-1, *values.shape[-3:]).transpose(2, 1, 0, 3)  # (K, J, I, 3) -> (I, J, K, 3)
+        return values.reshape(-1, *values.shape[-2:]).transpose()
+
+
+def check_header(path: Path) -> None:
+    """Raises DataError for a header that takes its voxels from anywhere but this file, or one file beside it."""
+    with path.open("rb") as file:
+        head = file.read(HEADER)
+    for match in DATA_FILE.finditer(head):
+        named = match[1].decode("utf-8", "replace").strip()
+        if named.upper() == "LOCAL":
+            continue
+        beside = path.parent / named
+        if not named or beside.resolve().parent != path.parent.resolve() or not beside.is_file():
+            raise DataError(f"{path}: takes its voxels from {named[:80]!r}; expected one file beside it")

@@ -1,0 +1,191 @@
+"""The layout `coco`: one JSON file for many images, with polygons or run lengths."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from tpseg.data.sources.layout import Layout, case_names, choose_labels, inside, path_key, picture_size, read_json, short, split_of
+from tpseg.data.sources.pictures import picture
+from tpseg.data.sources.release import Release
+from tpseg.data.sources.shapes import draw_segmentation
+from tpseg.data.sources.source import LeftOut, Pair
+from tpseg.data.sources.tree import is_picture
+from tpseg.errors import DataError, few
+
+KEYS = ("images", "annotations", "categories")
+"""What makes a JSON file one of COCO's."""
+
+
+@dataclass
+class _Image:
+    """An image of the JSON files: where its file lies, and what is drawn on it."""
+
+    split: str
+    size: tuple[Any, Any]
+    """Height and width as the JSON says."""
+    source: str
+    """The JSON file and the image's id, for messages."""
+    annotations: list[tuple[str, Any]] = field(default_factory=list)
+    """Name for messages and segmentation of each."""
+
+
+class CocoSource(Layout):
+    """`annotations/*.json` and pictures anywhere below the source; an image without annotations is one without lesion.
+
+    labels: names or ids of the categories that are lesion; by default all. annotations: the JSON file, by its path in the source;
+    by default every one that is COCO's. Several annotations of an image are united, those with `iscrowd` too. A JSON file called
+    after a split, or in a folder that is, gives its images that split.
+    """
+
+    name = "coco"
+
+    def __init__(
+        self,
+        task: str = "lesion",
+        modality: str = "unknown",
+        description: str = "",
+        labels: Sequence[str] = (),
+        group: str | None = None,
+        annotations: str = "",
+    ) -> None:
+        super().__init__(task, modality, description, group)
+        self.labels = tuple(labels)
+        self.annotations = annotations
+
+    def find(self, release: Release) -> Iterator[Pair | LeftOut]:
+        images: dict[PurePosixPath, _Image] = {}
+        pictures = _by_name(release)
+        left_out: list[LeftOut] = []
+        for file, content in self._contents(release):
+            left_out += self._take_in(file, content, pictures, images)
+        names = case_names([path_key(path) for path in sorted(images)])
+        for path in sorted(images):
+            group = self.group_of(path.stem)
+            mask = partial(_draw, release, path, images[path])
+            yield Pair(names[path_key(path)], picture(release, path), mask, images[path].split, group)
+        yield from left_out
+
+    def _contents(self, release: Release) -> Iterator[tuple[PurePosixPath, Mapping[str, Any]]]:
+        """The JSON files to read: the one named, or all that are COCO's."""
+        if self.annotations:
+            named = inside(self.annotations, PurePosixPath())
+            if named is None or named not in release.files:
+                found = few([str(file) for file in release.files if file.suffix.lower() == ".json"]) or "none"
+                raise DataError(f"{release.path}: has no file {self.annotations}; JSON files in it: {found}")
+            content = read_json(release, named)
+            if not _is_coco(content):
+                raise DataError(f"{named}: not COCO's layout; expected an object with the lists {', '.join(KEYS)}")
+            yield named, content
+            return
+        for file in release.files:
+            if file.suffix.lower() == ".json" and _is_coco(content := read_json(release, file)):
+                yield file, content
+
+    def _take_in(
+        self,
+        file: PurePosixPath,
+        content: Mapping[str, Any],
+        pictures: Mapping[str, list[PurePosixPath]],
+        images: dict[PurePosixPath, _Image],
+    ) -> Iterator[LeftOut]:
+        """Add the images of one JSON file; what it lists and cannot be used is yielded."""
+        split = split_of(file / file.name) or _split_in_name(file)
+        categories = _categories(file, content)
+        wanted = choose_labels(self.labels or tuple(categories), categories)
+        by_id: dict[Any, _Image] = {}
+        for entry in content["images"]:
+            shown = f"{file}: image {short(entry.get('id'))}" if isinstance(entry, Mapping) else f"{file}: {short(entry)}"
+            try:
+                path = _locate(entry, file, split, pictures, shown)
+            except DataError as error:
+                yield LeftOut(shown, "an image that is not there", str(error))
+                if isinstance(entry, Mapping):
+                    by_id[_key(entry.get("id"))] = _Image(split, (None, None), shown)
+                continue
+            image = images.setdefault(path, _Image(split, (entry.get("height"), entry.get("width")), shown))
+            if image.split != split:
+                raise DataError(f"{path}: in split '{image.split}' by {image.source}, in '{split}' by {file}; take it out of one of them")
+            by_id[_key(entry.get("id"))] = image
+        for annotation in content["annotations"]:
+            self._annotate(file, annotation, wanted, by_id)
+
+    def _annotate(self, file: PurePosixPath, annotation: Any, wanted: Sequence[int], by_id: Mapping[Any, _Image]) -> None:
+        if not isinstance(annotation, Mapping):
+            raise DataError(f"{file}: an annotation {short(annotation)}; expected an object with image_id, category_id and segmentation")
+        name = f"{file}: annotation {short(annotation.get('id'))}"
+        image = by_id.get(_key(annotation.get("image_id")))
+        if image is None:
+            raise DataError(f"{name}: of image {short(annotation.get('image_id'))}, which is not in the list of images")
+        if annotation.get("category_id") in wanted:
+            image.annotations.append((name, annotation.get("segmentation")))
+
+
+def _draw(release: Release, path: PurePosixPath, image: _Image) -> np.ndarray:
+    """The union of an image's annotations, (H, W) bool."""
+    size = picture_size(release, path)
+    if any(told is not None for told in image.size) and image.size != size:
+        told = f"{short(image.size[1])}x{short(image.size[0])}"
+        raise DataError(f"{path}: {size[1]}x{size[0]} pixels, but {image.source} says {told}; is it the image that was annotated?")
+    mask = np.zeros(size, bool)
+    for name, segmentation in image.annotations:
+        draw_segmentation(mask, segmentation, name)
+    return mask
+
+
+def _is_coco(content: Any) -> bool:
+    return isinstance(content, Mapping) and all(isinstance(content.get(key), list) for key in KEYS)
+
+
+def _categories(file: PurePosixPath, content: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Ids by name, of which two categories may have the same."""
+    found: dict[str, list[int]] = defaultdict(list)
+    try:
+        for category in content["categories"]:
+            found[str(category["name"])].append(int(category["id"]))
+        return dict(found)
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(f"{file}: categories: expected objects with id and name ({error})") from error
+
+
+def _key(id: Any) -> Any:
+    """An image's id; some tools write it as text in one place and as a number in another."""
+    return str(id)
+
+
+def _by_name(release: Release) -> dict[str, list[PurePosixPath]]:
+    found: dict[str, list[PurePosixPath]] = defaultdict(list)
+    for file in filter(is_picture, release.files):
+        found[file.name].append(file)
+    return found
+
+
+def _locate(entry: Any, file: PurePosixPath, split: str, pictures: Mapping[str, list[PurePosixPath]], shown: str) -> PurePosixPath:
+    """The picture that an entry's file_name means: the one whose path ends in it; of several the one in the split's folder."""
+    told = entry.get("file_name") if isinstance(entry, Mapping) else None
+    if not isinstance(told, str) or not told:
+        raise DataError(f"{shown}: expected an object with id and file_name")
+    name = inside(told, PurePosixPath())
+    if name is None:
+        raise DataError(f"{shown}: file_name '{told}' leads out of the data set; expected a path below it")
+    found = [path for path in pictures.get(name.name, ()) if path.parts[-len(name.parts) :] == name.parts]
+    beside = [path for path in found if path == file.parent / name]
+    if len(found) > 1:
+        found = beside or [path for path in found if split and split_of(path) == split] or found
+    if len(found) != 1:
+        what = f"{len(found)} files, {few([str(path) for path in found])}" if found else "no file"
+        raise DataError(f"{shown}: file_name '{told}' means {what}; expected one picture of that name below the source")
+    return found[0]
+
+
+def _split_in_name(file: PurePosixPath) -> str:
+    """The split that a JSON file is called after: `instances_train2017.json`, `val.json`."""
+    words = "".join(letter if letter.isalpha() else " " for letter in file.stem.lower()).split()
+    found = {split_of(PurePosixPath(word) / file.name) for word in words} - {""}
+    return found.pop() if len(found) == 1 else ""

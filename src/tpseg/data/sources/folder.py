@@ -1,0 +1,181 @@
+"""The layout `folder`: images in one folder, masks in another, as pictures, DICOM files or volumes."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from tpseg.clinical.opening import ITK_SUFFIXES, NIFTI_SUFFIXES, is_dicom, open_scan
+from tpseg.data.formats import IMAGE_SUFFIXES, to_mask
+from tpseg.data.sources.layout import Layout, among, case_names, inside, label_ids, split_of, stem_of
+from tpseg.data.sources.pictures import decode, picture
+from tpseg.data.sources.release import Release
+from tpseg.data.sources.source import LeftOut, Pair
+from tpseg.data.sources.tree import NO_PARTNER
+from tpseg.data.sources.volumes import Volumes
+from tpseg.errors import DataError, UsageError
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "scans")
+MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "segmentations", "segmentation", "annotations", "groundtruth", "ground_truth", "gt",
+)  # fmt: skip
+MASK_ENDING = re.compile(r"[_-](masks?|seg|segmentation|gt|labels?)([_-]?\d+)?$", re.IGNORECASE)
+"""What a mask's stem may have beyond its image's; a number where an image has several masks."""
+VOLUMES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+
+
+class FolderSource(Layout):
+    """Images and masks of one stem in two folders, `images` and `masks` if not named, at any depth; subfolders must be the same.
+
+    A mask's stem may end in `_mask`, `_seg`, `_segmentation`, `_gt` or `_label`, and in a number: several masks of an image are
+    united. Folders train, val and test, above or below those of images and masks, give the split. labels: ids that are lesion; by
+    default pictures must be binary, and of volumes every id but 0 is. Images are pictures, or volumes with volumes as masks, cut as
+    tpseg.data.sources.nnunet says, or single DICOM files with pictures as masks, those of one folder being one group. The pattern
+    `group` is searched in the path below the folder of images, without suffix.
+    """
+
+    name = "folder"
+
+    def __init__(
+        self,
+        task: str = "lesion",
+        modality: str = "unknown",
+        description: str = "",
+        images: str = "",
+        masks: str = "",
+        labels: Sequence[str] = (),
+        group: str | None = None,
+        window: str = "",
+        axis: str = "",
+        empty_slices: float = 0.0,
+    ) -> None:
+        super().__init__(task, modality, description, group, window)
+        if bool(images) != bool(masks):
+            raise UsageError("folder: name both, the folder of images and that of masks, or neither")
+        if not 0 <= empty_slices <= 1:
+            raise UsageError(f"empty slices: found {empty_slices:g}, expected a share from 0 to 1")
+        label_ids(labels)
+        self.images, self.masks = images, masks
+        self.labels, self.axis, self.empty_slices = tuple(labels), axis, empty_slices
+
+    def find(self, release: Release) -> Iterator[Pair | LeftOut]:
+        images, masks = self._files(release)
+        volumes = Volumes(release, self.task.window, self.axis, label_ids(self.labels))
+        of_image: dict[str, list[PurePosixPath]] = {key: [] for key in images}
+        alone = []
+        for key, files in masks.items():
+            partner = key if key in images else MASK_ENDING.sub("", key)
+            if partner in images:
+                of_image[partner] += files
+            else:
+                alone.append((key, files))
+        named = {key: files[0] for key, files in images.items() if len(files) == 1 and of_image[key]}
+        names = case_names(list(named))
+        for key, image in named.items():
+            yield from self._case(release, volumes, key, image, of_image[key], names[key])
+        for files in images.values():
+            if len(files) > 1:
+                yield LeftOut(str(files[0]), "images of one name", f"also {', '.join(map(str, files[1:]))}; keep one")
+        series = {PurePosixPath(key).parent.as_posix() for key in images if not of_image[key]}
+        for key, files in alone:
+            if MASK_ENDING.sub("", key) in series and files[0].name.lower().endswith(VOLUMES):
+                detail = "convert the series to NIfTI, with dcm2niix for one, so that image and mask have one grid"
+                yield LeftOut(str(files[0]), "a volume as the mask of a DICOM series", detail)
+            else:
+                yield from (LeftOut(str(file), NO_PARTNER, "a mask without an image") for file in files)
+        yield from (LeftOut(str(files[0]), NO_PARTNER, "an image without a mask") for key, files in images.items() if not of_image[key])
+
+    def _case(
+        self, release: Release, volumes: Volumes, key: str, image: PurePosixPath, masks: Sequence[PurePosixPath], name: str
+    ) -> Iterator[Pair | LeftOut]:
+        """The cases of one image file."""
+        split, group = split_of(image), self.group_of(key)
+        flat = all(mask.suffix.lower() in IMAGE_SUFFIXES for mask in masks)
+        if image.name.lower().endswith(VOLUMES):
+            if flat or len(masks) > 1:
+                yield LeftOut(str(image), "a volume without one volume as its mask", ", ".join(map(str, masks)))
+            else:
+                yield from volumes.slices(image, masks[0], name, split, group or key, self.empty_slices)
+            return
+        if not flat:
+            yield LeftOut(str(image), "an image whose mask is no picture", f"{masks[0]}; expected {', '.join(IMAGE_SUFFIXES)}")
+            return
+        mask = partial(_read_masks, release, tuple(masks), label_ids(self.labels))
+        if image.suffix.lower() in IMAGE_SUFFIXES:
+            yield Pair(name, picture(release, image), mask, split, group)
+            return
+        folder = PurePosixPath(key).parent.as_posix()
+        yield Pair(name, partial(_read_dicom, release, image, self.task.window), mask, split, group or folder.removeprefix("."))
+
+    def _files(self, release: Release) -> tuple[dict[str, list[PurePosixPath]], dict[str, list[PurePosixPath]]]:
+        """Images and masks, each by their path without suffix and without the folder that says which of the two they are."""
+        places = self._places(release)
+        found: dict[str, dict[str, list[PurePosixPath]]] = {part: defaultdict(list) for part in ("images", "masks")}
+        for file in release.files:
+            part, rest = _part_of(file, places) if places else _part_by_name(file)
+            if part and _is_readable(release, file):
+                found[part][PurePosixPath(*rest[:-1], stem_of(file)).as_posix()].append(file)
+        return found["images"], found["masks"]
+
+    def _places(self, release: Release) -> dict[str, PurePosixPath]:
+        """The folders that were named; raises DataError for one that is not there."""
+        places = {}
+        for part, folder in (("images", self.images), ("masks", self.masks)):
+            place = inside(folder, PurePosixPath())
+            if folder and (place is None or not any(place in file.parents for file in release.files)):
+                raise DataError(f"{release.path}: has no folder {folder} with files, which was named for the {part}")
+            if folder and place is not None:
+                places[part] = place
+        return places
+
+
+def _part_of(file: PurePosixPath, places: Mapping[str, PurePosixPath]) -> tuple[str, tuple[str, ...]]:
+    """Whether a file is an image or a mask by the folders named, the inner one if one holds the other, and its path below; or ''."""
+    above = {part: place for part, place in places.items() if place in file.parents}
+    part = max(above, key=lambda part: len(above[part].parts), default="")
+    return part, file.relative_to(above[part]).parts if part else ()
+
+
+def _part_by_name(file: PurePosixPath) -> tuple[str, tuple[str, ...]]:
+    """The same by the innermost folder called as those of images or of masks are; the path is without that folder."""
+    for depth, folder in reversed(list(enumerate(file.parts[:-1]))):
+        for part, names in (("images", IMAGE_FOLDERS), ("masks", MASK_FOLDERS)):
+            if folder.lower() in names:
+                return part, (*file.parts[:depth], *file.parts[depth + 1 :])
+    return "", ()
+
+
+def _is_readable(release: Release, file: PurePosixPath) -> bool:
+    """Whether a file is a picture, a volume or DICOM; for a file of no known suffix that is read from its beginning."""
+    return file.name.lower().endswith((*IMAGE_SUFFIXES, *VOLUMES)) or is_dicom(release.path_of(file))
+
+
+def _read_dicom(release: Release, file: PurePosixPath, window: str) -> np.ndarray:
+    """The one frame of a DICOM file, (H, W) or (H, W, 3) uint8."""
+    scan = open_scan(release.path_of(file), window=window)
+    if scan.frames != 1:
+        raise DataError(f"{file}: {scan.frames} frames with a picture as mask; expected one frame")
+    return scan.frame(0)
+
+
+def _read_masks(release: Release, files: Sequence[PurePosixPath], ids: Sequence[int] | None) -> np.ndarray:
+    """The union of an image's masks, (H, W) bool."""
+    masks = []
+    for file in files:
+        image = decode(release.read(file), str(file))
+        if ids is None:
+            masks.append(to_mask(image, Path(file)).mask)
+        elif (values := np.asarray(image)).ndim == 2:
+            masks.append(among(values, ids, str(file)))
+        else:
+            raise DataError(f"{file}: a picture of mode {image.mode}; expected one channel of label ids")
+        if masks[-1].shape != masks[0].shape:
+            raise DataError(
+                f"{file}: {masks[-1].shape[1]}x{masks[-1].shape[0]} pixels, unlike {files[0]}; masks of one image have one size"
+            )
+    return np.logical_or.reduce(masks)

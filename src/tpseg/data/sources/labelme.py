@@ -1,0 +1,162 @@
+"""The layout `labelme`: a JSON file beside each picture, with polygons, rectangles, circles or painted masks."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from tpseg.data.formats import to_rgb
+from tpseg.data.sources.layout import Layout, case_names, failing, inside, path_key, picture_size, read_json, short, split_of, unknown_label
+from tpseg.data.sources.pictures import decode, picture, suffix_of
+from tpseg.data.sources.release import Release
+from tpseg.data.sources.shapes import draw_circle, draw_polygon, draw_rectangle, read_points
+from tpseg.data.sources.source import LeftOut, Pair
+from tpseg.data.sources.tree import is_picture
+from tpseg.errors import DataError
+
+FLAT = ("point", "points", "line", "linestrip")
+"""Shapes without an area."""
+
+
+class LabelmeSource(Layout):
+    """JSON files of labelme, each with its picture beside it or where its `imagePath` says; a folder called after a split gives it.
+
+    labels: names of the shapes that are lesion; by default all. Shapes of an image are united. A picture without a JSON file is
+    left out, for it may hold lesions that nobody has drawn yet; a JSON file without shapes says that there are none.
+    """
+
+    name = "labelme"
+
+    def __init__(
+        self,
+        task: str = "lesion",
+        modality: str = "unknown",
+        description: str = "",
+        labels: Sequence[str] = (),
+        group: str | None = None,
+    ) -> None:
+        super().__init__(task, modality, description, group)
+        self.labels = tuple(labels)
+
+    def find(self, release: Release) -> Iterator[Pair | LeftOut]:
+        files, left_out, known = [], [], set()
+        for file in release.files:
+            if file.suffix.lower() != ".json":
+                continue
+            try:
+                content = read_json(release, file)
+            except DataError as error:
+                left_out.append(LeftOut(str(file), "a JSON file that cannot be read", str(error)))
+                continue
+            if isinstance(content, Mapping) and isinstance(content.get("shapes"), list):
+                files.append(file)
+                known |= {str(shape.get("label")) for shape in content["shapes"] if isinstance(shape, Mapping)}
+        for label in self.labels if files else ():
+            if label not in known:
+                raise unknown_label(label, {name: name for name in sorted(known)})
+        names = case_names([path_key(file) for file in files])
+        pictures = set(filter(is_picture, release.files))
+        for file in files:
+            yield self._pair(release, file, names[path_key(file)], pictures)
+        drawn = {file.with_suffix("") for file in files}
+        yield from (LeftOut(str(path), "no JSON file", "") for path in sorted(pictures) if files and path.with_suffix("") not in drawn)
+        yield from left_out
+
+    def _pair(self, release: Release, file: PurePosixPath, name: str, pictures: set[PurePosixPath]) -> Pair:
+        """The case of one JSON file; nothing of the file is kept in memory."""
+        group, split = self.group_of(file.stem), split_of(file)
+        try:
+            path = _locate(read_json(release, file), file, pictures)
+        except DataError as error:
+            return Pair(name, failing(error), failing(error), split, group)
+        image = picture(release, path) if path is not None else partial(_embedded_picture, release, file)
+        return Pair(name, image, partial(self._draw, release, file, path), split, group)
+
+    def _draw(self, release: Release, file: PurePosixPath, path: PurePosixPath | None) -> np.ndarray:
+        """The union of a file's shapes with the chosen labels, (H, W) bool."""
+        content = read_json(release, file)
+        if path is not None:
+            size = picture_size(release, path)
+        else:
+            decoded = decode(_embedded(content, file), f"{file}: imageData")
+            size = (decoded.height, decoded.width)
+        told = (content.get("imageHeight"), content.get("imageWidth"))
+        if any(side is not None for side in told) and told != size:
+            raise DataError(
+                f"{file}: drawn on {short(told[1])}x{short(told[0])} pixels, but {path or 'imageData'} has {size[1]}x{size[0]}; "
+                "is it the image that was annotated?"
+            )
+        mask = np.zeros(size, bool)
+        for number, shape in enumerate(content["shapes"], start=1):
+            if not isinstance(shape, Mapping):
+                raise DataError(f"{file}: shape {number}: found {short(shape)}, expected an object with label and points")
+            if not self.labels or str(shape.get("label")) in self.labels:
+                _draw_shape(mask, shape, f"{file}: shape {number} ({str(shape.get('label'))[:40]})")
+        return mask
+
+
+def _draw_shape(mask: np.ndarray, shape: Mapping[str, Any], name: str) -> None:
+    kind = shape.get("shape_type") or "polygon"
+    if kind in FLAT:
+        raise DataError(f"{name}: a {kind}, which has no area; choose labels that have one, or draw a polygon")
+    drawing: dict[str, tuple[Callable[[np.ndarray, np.ndarray], None], int, int | None]] = {
+        "polygon": (draw_polygon, 3, None),
+        "rectangle": (draw_rectangle, 2, 2),
+        "circle": (draw_circle, 2, 2),
+        "mask": (partial(_draw_painted, shape, name), 2, 2),
+    }
+    if not isinstance(kind, str) or kind not in drawing:
+        raise DataError(f"{name}: a {short(kind)}; expected {', '.join(drawing)}")
+    draw, least, most = drawing[kind]
+    points = read_points(shape.get("points"), name, least)
+    if most is not None and len(points) > most:
+        raise DataError(f"{name}: a {kind} of {len(points)} points; expected {most}")
+    draw(mask, points)
+
+
+def _draw_painted(shape: Mapping[str, Any], name: str, mask: np.ndarray, points: np.ndarray) -> None:
+    """A painted mask: a picture of it in base64, for the pixels from the first of two corners to the second, both included."""
+    patch = to_rgb(decode(_base64(shape.get("mask"), f"{name}: mask"), f"{name}: mask"))[..., 0] > 0
+    (left, top), (right, bottom) = np.rint(points).astype(int).tolist()
+    height, width = mask.shape
+    if patch.shape != (bottom - top + 1, right - left + 1) or left < 0 or top < 0 or right >= width or bottom >= height:
+        raise DataError(f"{name}: a painted mask of {patch.shape[1]}x{patch.shape[0]} pixels for {left},{top} to {right},{bottom}")
+    mask[top : bottom + 1, left : right + 1] |= patch
+
+
+def _locate(content: Any, file: PurePosixPath, pictures: set[PurePosixPath]) -> PurePosixPath | None:
+    """The picture that a JSON file belongs to, or None where the file holds it itself."""
+    told = content.get("imagePath")
+    path = inside(told, file.parent) if isinstance(told, str) and told else file.parent
+    if path is None:
+        raise DataError(f"{file}: imagePath '{told}' leads out of the data set; expected a picture in it, beside the JSON file")
+    beside = sorted(one for one in pictures if one.parent == file.parent and one.stem == file.stem)
+    if path in pictures:
+        return path
+    if beside:
+        return beside[0]
+    if content.get("imageData"):
+        return None
+    raise DataError(f"{file}: the picture '{told}' is not there, nor in the file itself (imageData); expected it beside the JSON file")
+
+
+def _embedded_picture(release: Release, file: PurePosixPath) -> np.ndarray | bytes:
+    data = _embedded(read_json(release, file), file)
+    return data if suffix_of(data) else to_rgb(decode(data, f"{file}: imageData"), f"{file}: imageData")
+
+
+def _embedded(content: Mapping[str, Any], file: PurePosixPath) -> bytes:
+    return _base64(content.get("imageData"), f"{file}: imageData")
+
+
+def _base64(value: Any, name: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise DataError(f"{name}: not a picture in base64 ({error})") from error

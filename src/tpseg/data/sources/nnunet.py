@@ -1,0 +1,151 @@
+"""The layout `nnunet`: imagesTr, labelsTr and dataset.json, of volumes or of pictures; the Medical Segmentation Decathlon's too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from tpseg.clinical.opening import ITK_SUFFIXES, NIFTI_SUFFIXES
+from tpseg.data.formats import IMAGE_SUFFIXES
+from tpseg.data.sources.layout import Layout, among, choose_labels, label_ids, read_json, short, stem_of
+from tpseg.data.sources.pictures import decode, picture
+from tpseg.data.sources.release import Release
+from tpseg.data.sources.source import LeftOut, Pair
+from tpseg.data.sources.volumes import Volumes
+from tpseg.errors import DataError, UsageError
+
+CHANNEL = re.compile(r"(.+)_(\d{4})")
+"""An image's name: the case's, and the number of the channel."""
+VOLUMES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+PARTS = {"Tr": "train", "Ts": "test"}
+
+
+class NnunetSource(Layout):
+    """`imagesTr/CASE_0000.nii.gz` with `labelsTr/CASE.nii.gz`, and `imagesTs`, `labelsTs` where there are labels: these are test.
+
+    labels: names or ids of `dataset.json` (format 1 or 2) that are lesion; by default all but the background. channel: which of the
+    images of a case is taken; one, for prediction too is given one image. Volumes are cut along `axis` (axial, coronal, sagittal,
+    or across voxel axis 0, 1, 2) into slices: all with lesion, and of those without the share `empty_slices`, evenly spaced. The
+    group is the case, so that no volume is in two splits, or what the pattern `group` finds in its name. window: as in tasks.yaml;
+    by default from percentile 0.5 to 99.5 of each volume, never of a slice. Pictures are taken as they are.
+    """
+
+    name = "nnunet"
+    groups = "case"
+
+    def __init__(
+        self,
+        task: str = "lesion",
+        modality: str = "unknown",
+        description: str = "",
+        labels: Sequence[str] = (),
+        group: str | None = None,
+        window: str = "",
+        axis: str = "",
+        channel: int = 0,
+        empty_slices: float = 0.0,
+    ) -> None:
+        super().__init__(task, modality, description, group, window)
+        if not 0 <= empty_slices <= 1:
+            raise UsageError(f"empty slices: found {empty_slices:g}, expected a share from 0 to 1")
+        self.labels, self.axis, self.channel, self.empty_slices = tuple(labels), axis, channel, empty_slices
+
+    def find(self, release: Release) -> Iterator[Pair | LeftOut]:
+        roots = sorted({file.parent.parent for file in release.files if file.parent.name in ("imagesTr", "imagesTs")})
+        if not roots:
+            return
+        if len(roots) > 1:
+            raise DataError(f"{release.path}: {len(roots)} data sets ({roots[0]}, {roots[1]}...); give the folder of one")
+        ids, ignored = self._ids(release, roots[0])
+        volumes = Volumes(release, self.task.window, self.axis, ids, ignored)
+        tested = any(file.parent == roots[0] / "labelsTs" for file in release.files)
+        for part, split in PARTS.items():
+            split = split if tested else ""
+            labels = {stem_of(file): file for file in release.files if file.parent == roots[0] / f"labels{part}"}
+            images = _images(release, roots[0] / f"images{part}", labels)
+            for case, channels in images.items():
+                if case not in labels:
+                    if part == "Tr":
+                        yield LeftOut(case, "no label map", f"labels{part} has no file {case}")
+                elif self.channel not in channels:
+                    yield LeftOut(case, f"no channel {self.channel}", f"its channels: {', '.join(map(str, channels))}")
+                else:
+                    yield from self._case(release, volumes, case, channels[self.channel], labels[case], split, ids, ignored)
+            yield from (LeftOut(str(labels[case]), "a label map without an image") for case in labels if case not in images)
+
+    def _case(
+        self,
+        release: Release,
+        volumes: Volumes,
+        case: str,
+        image: PurePosixPath,
+        labels: PurePosixPath,
+        split: str,
+        ids: list[int] | None,
+        ignored: int | None,
+    ) -> Iterator[Pair | LeftOut]:
+        group = self.group_of(case)
+        if image.name.lower().endswith(VOLUMES):
+            yield from volumes.slices(image, labels, case, split, group or case, self.empty_slices)
+        elif image.suffix.lower() in IMAGE_SUFFIXES:
+            yield Pair(case, picture(release, image), partial(_label_picture, release, labels, ids, ignored), split, group)
+        else:
+            yield LeftOut(str(image), "neither a volume nor a picture", f"expected {', '.join((*VOLUMES, *IMAGE_SUFFIXES))}")
+
+    def _ids(self, release: Release, root: PurePosixPath) -> tuple[list[int] | None, int | None]:
+        """The ids that are lesion, None for all but 0, and the id of voxels that are not labelled, if there is one."""
+        file = root / "dataset.json"
+        if file not in release.files:
+            return label_ids(self.labels), None
+        names = _label_names(read_json(release, file), file)
+        ignored = names.pop("ignore", [None])[0]
+        return (choose_labels(self.labels, names) if self.labels else None), ignored
+
+
+def _images(release: Release, folder: PurePosixPath, labels: Mapping[str, PurePosixPath]) -> dict[str, dict[int, PurePosixPath]]:
+    """The images of a folder by case and channel; in the Decathlon's layout an image is called as its label map and has no channel."""
+    found: dict[str, dict[int, PurePosixPath]] = {}
+    for file in release.files:
+        if file.parent != folder or file.suffix.lower() == ".json":
+            continue
+        name = stem_of(file)
+        match = CHANNEL.fullmatch(name)
+        case, channel = (match[1], int(match[2])) if match and name not in labels else (name, 0)
+        found.setdefault(case, {})[channel] = file
+    return found
+
+
+def _label_names(content: Any, file: PurePosixPath) -> dict[str, list[Any]]:
+    """Ids by name. Format 1 has {"1": "tumour"}, format 2 {"tumour": 1} and regions {"whole": [1, 2]}."""
+    labels = content.get("labels") if isinstance(content, Mapping) else None
+    names: dict[str, list[Any]] = {}
+    try:
+        for key, value in labels.items():  # type: ignore[union-attr]
+            if isinstance(value, str):
+                names[value] = [int(key)]
+            else:
+                names[str(key)] = [int(id) for id in value] if isinstance(value, list) else [int(value)]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file}: labels: expected ids and names, as {{'tumour': 1}} or {{'1': 'tumour'}}, found {short(labels)}"
+        ) from error
+    if not all(names.values()):
+        raise DataError(f"{file}: labels: a region without ids")
+    return names
+
+
+def _label_picture(release: Release, file: PurePosixPath, ids: list[int] | None, ignored: int | None) -> np.ndarray:
+    """A picture of label ids as a mask, (H, W) bool."""
+    values = np.asarray(decode(release.read(file), str(file)))
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise DataError(f"{file}: a coloured label map; expected one channel of ids")
+        values = values[..., 0]
+    if ignored is not None and among(values, [ignored], str(file)).any():
+        raise DataError(f"{file}: holds pixels that are not labelled (id {ignored})")
+    return among(values, ids, str(file))

@@ -1,0 +1,96 @@
+"""Pictures and masks of a release: decoded from bytes, kept as they are where they can be."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tpseg.data.formats import BRIGHT, refuse_lie, refuse_stack, to_mask, to_rgb
+from tpseg.data.sources.release import Release
+from tpseg.errors import DataError
+
+SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg"}
+"""How the formats begin whose files are kept as they are."""
+
+
+def suffix_of(content: bytes) -> str:
+    """'.png' or '.jpg' by what a file holds, whatever it is called; '' for anything else."""
+    return next((suffix for signature, suffix in SIGNATURES.items() if content.startswith(signature)), "")
+
+
+def decode(content: bytes, name: str) -> Image.Image:
+    """A picture from a file's bytes, upright; raises DataError that names it."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            refuse_lie(image, name, len(content))
+            refuse_stack(image, Path(name))
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error... for damaged files
+        raise DataError(f"{name}: cannot be decoded ({' '.join(str(error).split())})") from error
+
+
+def picture(release: Release, name: PurePosixPath) -> Callable[[], np.ndarray | bytes]:
+    """A file's picture for Pair.image: PNG and JPEG as they are, anything else (TIFF, BMP) as RGB."""
+
+    def read() -> np.ndarray | bytes:
+        content = release.read(name)
+        return content if suffix_of(content) else to_rgb(decode(content, str(name)), str(name))
+
+    return read
+
+
+def mask(release: Release, *names: PurePosixPath) -> Callable[[], np.ndarray]:
+    """The union of one or several mask files, (H, W) bool, for Pair.mask."""
+
+    def read() -> np.ndarray:
+        masks = [lesion(decode(release.read(name), str(name)), str(name)) for name in names]
+        for name, one in zip(names, masks, strict=True):
+            if one.shape != masks[0].shape:
+                raise DataError(f"{name}: {_size(one)}, but {names[0]} {_size(masks[0])}; masks of one image have one size")
+        return np.logical_or.reduce(masks)
+
+    return read
+
+
+def lesion(image: Image.Image, name: str) -> np.ndarray:
+    """A public set's mask, known to be binary, as (H, W) bool: 1 bit, grey, RGB or palette; 0 and 1, or cut at 128 of 255.
+
+    Softer than formats.to_mask, which does not know what it reads: here any share of soft edges is cut. Raises DataError for a
+    coloured mask and for class ids.
+    """
+    if image.mode in ("1", "P"):
+        return to_mask(image, Path(name)).mask
+    values = np.asarray(image) if image.mode == "L" or image.mode.startswith(("I", "F")) else to_rgb(image, name)
+    if values.ndim == 3:
+        if (values.max(axis=2) != values.min(axis=2)).any():
+            raise DataError(f"{name}: a coloured mask; expected black and white")
+        values = values[..., 0]
+    high = values.max()
+    if high <= 1:
+        return values == 1
+    if not BRIGHT <= high <= 255:
+        raise DataError(f"{name}: mask values up to {high}; expected 0 and 255, or 0 and 1")
+    return values >= 128
+
+
+def labels(release: Release, name: PurePosixPath) -> Callable[[], np.ndarray]:
+    """A file of class ids, (H, W): every id but 0 is lesion; for Pair.mask."""
+
+    def read() -> np.ndarray:
+        image = decode(release.read(name), str(name))
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+            raise DataError(f"{name}: a picture of mode {image.mode}; expected one channel of class ids")
+        return np.asarray(image) != 0
+
+    return read
+
+
+def _size(mask: np.ndarray) -> str:
+    return f"{mask.shape[1]}x{mask.shape[0]}"

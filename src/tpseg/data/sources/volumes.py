@@ -1,0 +1,116 @@
+"""Volumes with label maps, NIfTI or ITK's formats, as slices: what the layouts `folder` and `nnunet` have in common."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from threading import Lock
+
+import nibabel as nib
+import numpy as np
+
+from tpseg.clinical.opening import open_scan
+from tpseg.clinical.volume import VolumeScan
+from tpseg.data.sources.layout import among, evenly
+from tpseg.data.sources.release import Release
+from tpseg.data.sources.source import LeftOut, Pair
+from tpseg.errors import DataError
+
+OPEN = 2
+"""Volumes kept open: cases are written in order, by several threads."""
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """An image and where its label map shows lesion."""
+
+    scan: VolumeScan
+    lesion: np.ndarray
+    """(I, J, K) bool, in the order of the file's voxels."""
+    ignored: np.ndarray | None
+    """(I, J, K) bool: voxels that nobody has labelled."""
+
+
+class Volumes:
+    """Pairs of volume and label map of a release, opened when a slice of theirs is asked for, from any thread.
+
+    window and axis as for tpseg.clinical.opening.open_scan: without a window grey values are shown from the percentiles of their
+    volume, so that its slices stay comparable. ids are the labels that count as lesion, None for all but 0; slices with the label
+    `ignored` are left out. Image and label map belong together voxel by voxel and must have one shape and one orientation.
+    """
+
+    def __init__(
+        self, release: Release, window: str = "", axis: str = "", ids: Sequence[int] | None = None, ignored: int | None = None
+    ) -> None:
+        self._release = release
+        self._window, self._axis, self._ids, self._ignored = window, axis, ids, ignored
+        self._open: OrderedDict[PurePosixPath, _Volume] = OrderedDict()
+        self._lock = Lock()
+
+    def slices(
+        self, image: PurePosixPath, labels: PurePosixPath, case: str, split: str, group: str, empty_slices: float
+    ) -> Iterator[Pair | LeftOut]:
+        """The slices of a volume as cases CASE_0001...: all with lesion, and of those without an evenly spaced share."""
+        try:
+            volume = self._volume(image, labels)
+        except DataError as error:
+            yield LeftOut(str(image), "a volume that cannot be used", str(error))
+            return
+        cut = volume.scan.plane.frame
+        frames = range(volume.scan.frames)
+        if volume.ignored is not None:
+            frames_known = [index for index in frames if not cut(volume.ignored, index).any()]
+        else:
+            frames_known = list(frames)
+        lesion = {index for index in frames_known if cut(volume.lesion, index).any()}
+        empty = [index for index in frames_known if index not in lesion]
+        kept = sorted(lesion | set(evenly(empty, empty_slices)))
+        for index in kept:
+            name = f"{case}_{index + 1:04d}"
+            yield Pair(name, partial(self._image, image, labels, index), partial(self._mask, image, labels, index), split, group)
+        if len(kept) < len(frames_known):
+            yield LeftOut(str(image), "slices without lesion", f"{len(frames_known) - len(kept)} of {len(frames)}")
+        if len(frames_known) < len(frames):
+            yield LeftOut(str(image), "slices with voxels that are not labelled", f"{len(frames) - len(frames_known)} of {len(frames)}")
+
+    def _image(self, image: PurePosixPath, labels: PurePosixPath, index: int) -> np.ndarray:
+        frame = self._volume(image, labels).scan.frame(index)
+        return frame[..., 0] if (frame == frame[..., :1]).all() else frame
+
+    def _mask(self, image: PurePosixPath, labels: PurePosixPath, index: int) -> np.ndarray:
+        volume = self._volume(image, labels)
+        return np.ascontiguousarray(volume.scan.plane.frame(volume.lesion, index))
+
+    def _volume(self, image: PurePosixPath, labels: PurePosixPath) -> _Volume:
+        with self._lock:
+            if image not in self._open:
+                self._open[image] = self._read(image, labels)
+                while len(self._open) > OPEN:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(image)
+            return self._open[image]
+
+    def _read(self, image: PurePosixPath, labels: PurePosixPath) -> _Volume:
+        scan = self._scan(image)
+        label_scan = self._scan(labels)
+        values = label_scan.voxels()
+        if values.ndim != 3:
+            raise DataError(f"{labels}: a volume of colours; expected label ids")
+        shapes = [scan.plane.voxels(np.broadcast_to(False, (scan.frames, *scan.size))).shape, values.shape]
+        if shapes[0] != shapes[1]:
+            found = ", its label map ".join(" x ".join(map(str, shape)) for shape in shapes)
+            raise DataError(f"{image}: {found} voxels ({labels}); expected one shape")
+        axes = ["".join(nib.aff2axcodes(one.affine)) for one in (scan, label_scan)]
+        if axes[0] != axes[1]:
+            raise DataError(f"{image}: its axes run {axes[0]}, those of {labels} {axes[1]}; save the label map on the image's grid")
+        ignored = None if self._ignored is None else among(values, [self._ignored], str(labels))
+        return _Volume(scan, among(values, self._ids, str(labels)), ignored)
+
+    def _scan(self, file: PurePosixPath) -> VolumeScan:
+        scan = open_scan(self._release.path_of(file), window=self._window, axis=self._axis)
+        if not isinstance(scan, VolumeScan):
+            raise DataError(f"{file}: no volume; expected NIfTI, NRRD or MetaImage")
+        return scan

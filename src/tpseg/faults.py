@@ -1,0 +1,78 @@
+"""What goes wrong around a run, in a sentence: a disk that is full or gone, a loading process that died, too little memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from tpseg.errors import DataError, TPSegError
+from tpseg.files import why_not_written
+from tpseg.stopping import how_to_continue
+
+DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)")
+"""What PyTorch says of a loading process that ended."""
+NO_MEMORY = re.compile(
+    r"not enough memory|can't allocate memory|out of memory|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED|[Cc]annot allocate memory"
+)
+"""What PyTorch and the system say when there is no memory left, in errors that have no class of their own."""
+
+
+class WriteError(TPSegError, OSError):
+    """The run folder cannot be written: full, gone, or not to be written by us."""
+
+
+class WorkerDied(TPSegError):
+    """A process that loads images ended, mostly because the system killed it for its memory."""
+
+
+class OutOfMemory(TPSegError):
+    """A training step needs more memory than there is."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the CPU or on a GPU, here or in a loading process."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(str(error)) is not None
+
+
+def system_error(error: BaseException | None) -> OSError | None:
+    """The operating system's error that an error came from: TensorBoard's writer, for one, wraps it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def dead_worker(error: BaseException, workers: int, saved: str) -> WorkerDied | None:
+    """A sentence for a loading process that died. saved: what of the run is safe."""
+    said: BaseException | None = error
+    while said is not None:
+        found = DEAD_WORKER.search(str(said))
+        if found is not None:
+            how = f"was ended by signal '{found[2].strip()}'" if found[2] else "ended without a word"
+            return WorkerDied(
+                f"one of the sampling.workers = {workers} processes that load images {how}, most often for want of memory; {saved}, "
+                f"{how_to_continue()} --sampling.workers {'1' if workers > 1 else '0'}"
+            )
+        said = said.__cause__ or said.__context__
+    return None
+
+
+def unwritten(error: OSError, run: Path, saved: str) -> TPSegError:
+    """A sentence for a run folder that cannot be written, or for data that cannot be reached."""
+    sentence = f"{why_not_written(error)}. {saved[:1].upper()}{saved[1:]}: then {how_to_continue()}"
+    inside = str(error.filename or run).startswith(str(run))
+    return WriteError(sentence) if inside else DataError(sentence)
+
+
+def check_still_there(run: Path) -> None:
+    """Raise WriteError for a run folder that has gone: what is now in its place may be the empty mount point of a share."""
+    if not (run / "settings.yaml").is_file():
+        raise WriteError(
+            f"{run}: the run folder is gone (no settings.yaml in it any more): was it moved, or is a network share or a disk no longer "
+            f"mounted? Nothing is written in its place. When it is back, {how_to_continue()}"
+        )

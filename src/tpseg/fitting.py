@@ -1,0 +1,79 @@
+"""Which batch would fit: found by trying, after a step ran out of memory."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable
+
+import lightning
+import torch
+from torch import Tensor
+
+from tpseg.config import Config
+from tpseg.faults import is_out_of_memory
+from tpseg.losses import segmentation_loss
+from tpseg.recipe import LesionModule
+
+
+def advice(module: LesionModule, trainer: lightning.Trainer, config: Config, processes: int) -> str:
+    """What to change so that a step fits, tried here and now, not computed: a clause for the message.
+
+    To be called when nothing holds the failed step any more, neither its tensors nor its error.
+    """
+    batch, accumulate = config.training.batch_size, config.training.accumulate
+    share = batch // processes
+    fits = largest_that_fits(lambda images: try_step(module, trainer, config, images), share)
+    found = []
+    if fits:
+        same = math.ceil(batch * accumulate / (fits * processes))
+        found.append(
+            f"a batch of {fits * processes} fits, tried just now: --training.batch_size {fits * processes} --training.accumulate {same} "
+            "(as many images in an optimiser step)"
+        )
+    trunk = module.model.trunk
+    if trunk is not None and not trunk.checkpointing:
+        trunk.checkpointing = True
+        if try_step(module, trainer, config, share):
+            found.append(f"a batch of {batch} fits with --training.checkpointing true, tried just now too (about a third more time)")
+        trunk.checkpointing = False
+    if not found:
+        return "not even one image at a time fits: take a smaller model.image_size or model.trunk, or a machine with more memory"
+    return "; or ".join(found)
+
+
+def largest_that_fits(fits: Callable[[int], bool], asked: int) -> int:
+    """The largest of asked/2, asked/4, ... down to 1 that fits; 0 if none does."""
+    images = asked // 2
+    while images and not fits(images):
+        images //= 2
+    return images
+
+
+def try_step(module: LesionModule, trainer: lightning.Trainer, config: Config, images: int) -> bool:
+    """Whether a forward and backward pass of so many images fits beside the weights, their gradients and the optimiser's moments."""
+    device = trainer.strategy.root_device
+    ballast: list[Tensor] = []
+    try:
+        model = module.model.to(device).train()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        ballast = [torch.zeros_like(parameter) for parameter in trained for _ in range(2)]
+        size = config.model.image_size
+        task = torch.arange(images, device=device) % len(model.tasks)
+        mask = torch.zeros(images, 1, size, size, device=device)
+        mask[..., : size // 2] = 1.0
+        with trainer.precision_plugin.forward_context():
+            output = model(torch.zeros(images, 3, size, size, device=device), task)
+            loss = segmentation_loss(output.supervised, mask).mean()
+        loss.backward()
+        return True
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        ballast.clear()
+        module.model.zero_grad(set_to_none=True)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()

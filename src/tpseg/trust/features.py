@@ -1,0 +1,75 @@
+"""What an image looks like to a model, whatever the task: one vector, from the first stages of the trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from tpseg.errors import UsageError
+from tpseg.hardware import autocast
+from tpseg.models.adapters import TCA, Routing
+from tpseg.models.model import LesionModel
+from tpseg.models.plain_adapters import PlainAdapters
+from tpseg.models.trunk import Adapt
+from tpseg.network import Network, TorchNetwork
+
+STAGES = 2
+"""Stages of the trunk that are run, at strides 4 and 8. Later ones recognise tasks no better and outliers worse (docs/trust.md)."""
+
+
+def describe(model: LesionModel, image: Tensor) -> Tensor:
+    """Mean and standard deviation of each channel of the first stages, without any task's own route.
+
+    image (B, 3, H, W) normalised; returns (B, 2 (C_1 + C_2)) float32. What else is in the batch changes nothing. Raises
+    UsageError for a model without a trunk.
+    """
+    if model.trunk is None:
+        raise UsageError(
+            f"architecture '{model.config.architecture}' has no trunk to describe images by; models that have one can be calibrated "
+            "(tpseg, sam2_unet)"
+        )
+    stages = model.trunk(model.pad(image), shared_route(model, len(image)), STAGES)
+    maps = [stage.float().flatten(2) for stage in stages]  # (B, C_s, h, w) -> (B, C_s, h * w)
+    return torch.cat([part for one in maps for part in (one.mean(2), one.std(2, correction=0))], 1)
+
+
+def shared_route(model: LesionModel, batch: int) -> Adapt | None:
+    """The hook before each block of the trunk that no task changes; None where all routes are the tasks' own, or there are none."""
+    adapters = getattr(model, "adapters", None)
+    if isinstance(adapters, PlainAdapters):
+        return adapters
+    if not isinstance(adapters, TCA) or adapters.blocks[0].shared is None:
+        return None
+    routing = Routing([0], torch.zeros(batch, dtype=torch.int64))
+    return lambda index, tokens: adapters.adapt_hard(index, tokens, routing, [False])
+
+
+def check_describes(network: Network) -> None:
+    """Raise UsageError for a network that images cannot be described by: an exported one, or one without a trunk."""
+    if not isinstance(network, TorchNetwork):
+        raise UsageError("an exported file does not tell what its trunk sees; recognising images needs the model folder it was made from")
+    if network.model.trunk is None:
+        describe(network.model, torch.zeros(1, 3, 32, 32))
+
+
+@torch.inference_mode()
+def describe_with(network: Network, pixels: Tensor) -> Tensor:
+    """`describe` by the model of a network, on its device and in its precision; pixels (B, 3, S, S), returns (B, D) on the CPU."""
+    check_describes(network)
+    assert isinstance(network, TorchNetwork)
+    with autocast(network.device):
+        return describe(network.model, pixels.to(network.device)).cpu()
+
+
+def describe_all(network: Network, images: Iterable[Tensor], batch_size: int = 8) -> Tensor:
+    """One vector for each image (3, S, S), which are read as they are needed; returns (N, D)."""
+    return torch.cat([describe_with(network, torch.stack(batch)) for batch in _batches(images, batch_size)])
+
+
+def _batches(images: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    left = iter(images)
+    while batch := list(islice(left, size)):
+        yield batch

@@ -1,0 +1,71 @@
+"""What calibration found, for the terminal and as figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from tpseg.report.figures import NUMBERS_UP_TO, short
+from tpseg.studies.figures import save_figure
+from tpseg.tasks import TaskSet
+from tpseg.trust.calibrate import Measured
+from tpseg.trust.record import Trust
+
+
+def recognition_table(measured: Measured, trust: Trust) -> Table:
+    """A line per task: images, share recognised, false warnings and alarms; what the words mean below."""
+    caption = (
+        f"Right: the task is recognised; of all images {100 * measured.accuracy:.1f} %, expected calibration error {measured.ece:.3f} "
+        "(15 bins). Doubted: asked for its own task, an image is said to look like another (probability below "
+        f"{trust.recognition.doubt:.2g}). Missed: of the other tasks' images, asked for this one, the share without that warning. Alarms: "
+        f"said to be unlike anything learned (the limit was set for {trust.outliers.false_alarms:.0%} of all validation images)"
+    )
+    table = Table(title=f"Which task, and is it known? ({measured.split})", caption=caption, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Task", overflow="fold")
+    for heading in ("Images", "Right %", "Doubted %", "Missed %", "Alarms %"):
+        table.add_column(heading, justify="right")
+    for task, images in measured.images.items():
+        position = trust.tasks.index(task)
+        right = measured.confusion[position][position] / images
+        shares = (right, measured.false_warnings[task], measured.missed.get(task), measured.false_alarms[task])
+        table.add_row(task, str(images), *["–" if value is None else f"{100 * value:.1f}" for value in shares])
+    return table
+
+
+def mistaken(measured: Measured, trust: Trust) -> list[str]:
+    """The confusion matrix off its diagonal in words: `3 of 80 breast_lesion taken for wet_amd`; empty if all are right."""
+    return [
+        f"{count} of {measured.images[task]} {task} taken for {trust.tasks[column]}"
+        for row, task in enumerate(trust.tasks)
+        for column, count in enumerate(measured.confusion[row])
+        if count and row != column
+    ]
+
+
+def draw_confusion(path: Path, measured: Measured, trust: Trust, tasks: TaskSet) -> None:
+    """The confusion matrix as PATH.png, PATH.svg and a caption PATH.txt."""
+    titles = [short(task.title) for task in tasks]
+    counts = np.array(measured.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(titles)), titles, rotation=45, ha="right")
+        axes.set_yticks(range(len(titles)), titles)
+        axes.set(xlabel="recognised as", ylabel="images of")
+        axes.grid(False)
+        if len(titles) <= NUMBERS_UP_TO:
+            for row, column in np.argwhere(counts):
+                ink = "white" if shares[row, column] > 0.6 else "black"
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=ink)
+
+    caption = (
+        f"Which task an image is taken for, {measured.split} split: number of images, shaded by the share of the row. "
+        f"{100 * measured.accuracy:.1f} % of {counts.sum()} images are recognised."
+    )
+    save_figure(path, (2.2 + 0.42 * len(titles), 2.0 + 0.38 * len(titles)), draw, caption)

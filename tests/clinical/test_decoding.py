@@ -1,0 +1,99 @@
+"""The process that decodes compressed frames: what kills it costs one frame."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from made import write_dicom
+from pydicom.uid import JPEG2000Lossless
+
+from tpseg.clinical import decoding
+from tpseg.clinical.decoding import decoders
+from tpseg.clinical.opening import open_scan
+from tpseg.clinical.scan import Scan
+from tpseg.errors import DataError
+
+FRAMES = np.random.default_rng(0).integers(0, 4096, (3, 64, 48)).astype(np.uint16)
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Iterator[Scan]:
+    """Three frames of JPEG 2000, shown as stored in a window of 4096 values; the first has been decoded."""
+    packed = pydicom.dcmread(write_dicom(tmp_path / "plain.dcm", FRAMES, BitsStored=12, HighBit=11))
+    packed.compress(JPEG2000Lossless)
+    packed.save_as(tmp_path / "a.dcm")
+    opened = open_scan(tmp_path / "a.dcm", window="2048,4096")
+    opened.frame(0)
+    yield opened
+    decoders().close()
+
+
+def assert_right(scan: Scan, index: int) -> None:
+    assert np.array_equal(scan.frame(index)[..., 0], np.round(FRAMES[index] / 4095 * 255))
+
+
+def test_a_decoder_that_crashes(scan: Scan) -> None:
+    """One sentence for its frame; the next finds a new process."""
+    process = decoders()._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    with pytest.raises(DataError, match=r"a\.dcm: frame 2 cannot be decoded as JPEG 2000.*the decoder crashed"):
+        scan.frame(1)
+    assert_right(scan, 1)
+    assert decoders()._process is not process
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal stops a process there")
+def test_a_decoder_that_hangs(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = decoders()._process
+    assert process is not None
+    monkeypatch.setattr(decoding, "SECONDS", 0.3)
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(DataError, match="the decoder took more than"):
+        scan.frame(1)
+    monkeypatch.undo()
+    assert_right(scan, 2)
+
+
+def test_a_damaged_stream_leaves_the_process_alive(scan: Scan) -> None:
+    process = decoders()._process
+    content = bytearray(scan.path.read_bytes())
+    start = content.index(b"\xff\x4f\xff\x51")  # the first frame's
+    content[start : start + 60] = bytes(60)
+    scan.path.write_bytes(content)
+    with pytest.raises(DataError, match="frame 1 cannot be decoded"):
+        scan.frame(0)
+    assert_right(scan, 1)
+    assert decoders()._process is process
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
+def test_a_fork_starts_its_own(scan: Scan, tmp_path: Path) -> None:
+    """Two processes on one pipe would get each other's frames."""
+    script = tmp_path / "forks.py"
+    script.write_text(
+        "import os, sys, warnings\n"
+        "from tpseg.clinical.decoding import decoders\n"
+        "from tpseg.clinical.opening import open_scan\n"
+        "scan = open_scan(sys.argv[1])\n"
+        "scan.frame(0)\n"
+        "before = decoders()._process.pid\n"
+        "warnings.simplefilter('ignore')\n"
+        "child = os.fork()\n"
+        "scan.frame(1)\n"
+        "if child == 0:\n"
+        "    os._exit(0 if decoders()._process.pid != before else 3)\n"
+        "scan.frame(2)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
+        "assert decoders()._process.pid == before\n"
+    )
+    subprocess.run([sys.executable, str(script), str(scan.path)], check=True, timeout=60)

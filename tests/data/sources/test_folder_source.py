@@ -1,0 +1,217 @@
+"""Any pairs of folders: found by their names or named, pictures, DICOM files and volumes, with what does not fit left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from clinical.made import write_dicom
+from PIL import Image
+
+from tpseg.data.check import check_dataset
+from tpseg.data.manifest import read_dataset
+from tpseg.data.sources.folder import FolderSource
+from tpseg.data.sources.prepare import prepare
+from tpseg.data.sources.release import Release
+from tpseg.data.sources.source import LeftOut, Pair
+from tpseg.errors import DataError, UsageError
+
+MASK = np.zeros((8, 10), np.uint8)
+MASK[2:4, 3:6] = 255  # 6 pixels
+
+
+def picture(path: Path, values: np.ndarray | None = None, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 10, 3), dtype=np.uint8) if values is None else values).save(path)
+
+
+def volume(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(values, np.eye(4)).to_filename(path)
+
+
+def found(root: Path, **options: Any) -> tuple[dict[str, Pair], list[LeftOut]]:
+    with Release(root) as release:
+        listed = list(FolderSource(**options).pairs(release))
+    return {one.name: one for one in listed if isinstance(one, Pair)}, [one for one in listed if isinstance(one, LeftOut)]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/a.png", "masks/a.png"),
+        ("Image/a.jpg", "MASK/a_Segmentation.bmp"),
+        ("deep/down/imgs/a.tif", "deep/down/ground_truth/a-mask.png"),
+        ("images/p1/a.png", "labels/p1/a_gt.png"),
+    ],
+)
+def test_folders_are_found_by_their_names_at_any_depth(tmp_path: Path, image: str, mask: str) -> None:
+    picture(tmp_path / image)
+    picture(tmp_path / mask, MASK)
+    pairs, left_out = found(tmp_path)
+    assert (list(pairs), left_out) == (["a"], [])
+    assert pairs["a"].mask().sum() == 6
+
+
+def test_folders_may_be_named_and_one_may_hold_the_other(tmp_path: Path) -> None:
+    for name in ("scan 1", "scan 2"):
+        picture(tmp_path / "photos" / f"{name}.png")
+        picture(tmp_path / "photos" / "by hand" / f"{name}.png", MASK)
+    picture(tmp_path / "images" / "not these.png")
+    pairs, left_out = found(tmp_path, images="photos", masks="photos/by hand")
+    assert (list(pairs), left_out) == (["scan 1", "scan 2"], [])
+    with pytest.raises(DataError, match="has no folder photo with files, which was named for the images"):
+        found(tmp_path, images="photo", masks="photos/by hand")
+    with pytest.raises(DataError, match=r"has no folder \.\./x"):
+        found(tmp_path, images="../x", masks="photos")
+    with pytest.raises(UsageError, match="name both"):
+        FolderSource(images="photos")
+
+
+@pytest.mark.parametrize("layout", ["{split}/images/{n}.png {split}/masks/{n}.png", "images/{split}/{n}.png masks/{split}/{n}.png"])
+def test_folders_of_splits_give_the_split_on_either_level(tmp_path: Path, layout: str) -> None:
+    for number, split in enumerate(("train", "Validation", "test")):
+        image, mask = layout.format(split=split, n=number).split()
+        picture(tmp_path / image)
+        picture(tmp_path / mask, MASK)
+    assert {name: pair.split for name, pair in found(tmp_path)[0].items()} == {"0": "train", "1": "val", "2": "test"}
+
+
+def test_numbered_masks_of_an_image_are_united(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    picture(tmp_path / "masks" / "a_mask.png", MASK)
+    picture(tmp_path / "masks" / "a_mask_1.png", np.roll(MASK, 4, axis=0))
+    assert found(tmp_path)[0]["a"].mask().sum() == 12
+    picture(tmp_path / "masks" / "a_mask_1.png", np.zeros((5, 5), np.uint8))
+    with pytest.raises(DataError, match=r"a_mask_1\.png: 5x5 pixels, unlike masks/a_mask\.png"):
+        found(tmp_path)[0]["a"].mask()
+
+
+def test_pictures_of_class_ids_need_labels(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    ids = np.zeros((8, 10), np.uint8)
+    ids[0, :3], ids[1, :5] = 1, 2
+    picture(tmp_path / "masks" / "a.png", ids)
+    with pytest.raises(DataError, match=r"masks/a\.png: mask values 0, 1, 2; expected 0 and 255"):
+        found(tmp_path)[0]["a"].mask()
+    assert [found(tmp_path, labels=labels)[0]["a"].mask().sum() for labels in (["1"], ["2"], ["1", "2"])] == [3, 5, 8]
+    with pytest.raises(UsageError, match="found 'tumour', expected ids"):
+        FolderSource(labels=["tumour"])
+
+
+def test_what_has_no_partner_or_several_is_left_out(tmp_path: Path) -> None:
+    for name in ("images/a.png", "images/b.png", "images/b.jpg", "images/c.png", "images/notes.txt"):
+        picture(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).write_text("x")
+    for name in ("masks/b.png", "masks/c.png", "masks/d_mask.png"):
+        picture(tmp_path / name, MASK)
+    pairs, left_out = found(tmp_path)
+    assert list(pairs) == ["c"]
+    assert {(one.name, one.reason, one.detail) for one in left_out} == {
+        ("images/b.jpg", "images of one name", "also images/b.png; keep one"),
+        ("images/a.png", "no partner", "an image without a mask"),
+        ("masks/d_mask.png", "no partner", "a mask without an image"),
+    }
+
+
+def test_equal_names_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    for place in ("x", "y"):
+        picture(tmp_path / "images" / place / "A.png" if place == "x" else tmp_path / "images" / place / "a.png")
+        picture(tmp_path / "masks" / place / "A.png" if place == "x" else tmp_path / "masks" / place / "a.png", MASK)
+    assert list(found(tmp_path)[0]) == ["x_A", "y_a"]
+
+
+def test_groups_are_searched_below_the_folder_of_images(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        picture(tmp_path / "images" / patient / f"{patient}_1.png")
+        picture(tmp_path / "masks" / patient / f"{patient}_1.png", MASK)
+    assert [pair.group for pair in found(tmp_path, group="^(.*)/")[0].values()] == ["p1", "p2"]
+
+
+def slab(shape: Sequence[int] = (10, 8, 6)) -> np.ndarray:
+    labels = np.zeros(shape, np.uint8)
+    labels[2:5, 3:5, 1:3] = 1
+    labels[7, 6, 4] = 2
+    return labels
+
+
+def test_volumes_become_slices_of_one_group(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for case in ("one", "two"):
+        volume(tmp_path / "images" / f"{case}.nii.gz", rng.integers(-1000, 1000, (10, 8, 6)).astype(np.int16))
+        volume(tmp_path / "masks" / f"{case}_seg.nii", slab())
+    pairs, left_out = found(tmp_path)
+    assert list(pairs) == [f"{case}_{slice:04d}" for case in ("one", "two") for slice in (2, 3, 5)]
+    assert {pair.group for pair in pairs.values()} == {"one", "two"}
+    assert [pair.mask().sum() for pair in pairs.values()] == [6, 6, 1] * 2
+    assert [one.reason for one in left_out] == ["slices without lesion"] * 2
+    assert list(found(tmp_path, labels=["2"])[0]) == ["one_0005", "two_0005"]
+
+
+def test_a_volume_with_a_picture_as_mask_is_left_out_and_so_is_a_picture_with_a_volume(tmp_path: Path) -> None:
+    volume(tmp_path / "images" / "a.nii", slab())
+    picture(tmp_path / "masks" / "a.png", MASK)
+    picture(tmp_path / "images" / "b.png")
+    volume(tmp_path / "masks" / "b.nii", slab())
+    with pytest.raises(DataError, match=r"nothing in it can be used: images/a\.nii: a volume without one volume as its mask, masks/a\.png"):
+        found(tmp_path)
+    picture(tmp_path / "images" / "c.png")
+    picture(tmp_path / "masks" / "c.png", MASK)
+    pairs, left_out = found(tmp_path)
+    assert list(pairs) == ["c"]
+    assert [one.reason for one in left_out] == ["a volume without one volume as its mask", "an image whose mask is no picture"]
+
+
+def test_dicom_files_of_one_folder_are_one_group_and_use_the_window(tmp_path: Path) -> None:
+    """LINEAR, PS3.3 C.11.2.1.2: with centre 40 and width 401, -160.5 + 0.5... -160 is black, 240 white."""
+    values = np.tile(np.array([-160, 40, 240, 1000, -1000], np.int16), (8, 2))
+    for number in range(2):
+        write_dicom(tmp_path / "images" / "series" / f"IM{number}", values)
+        picture(tmp_path / "masks" / "series" / f"IM{number}.png", MASK)
+    pairs, left_out = found(tmp_path, window="40,401", modality="CT")
+    assert left_out == []
+    assert {name: pair.group for name, pair in pairs.items()} == {"IM0": "series", "IM1": "series"}
+    content = pairs["IM0"].image()
+    assert isinstance(content, np.ndarray)
+    assert content[0, :5, 0].tolist() == pytest.approx([0, 127.5, 255, 255, 0], abs=1)
+
+
+def test_a_dicom_series_with_a_volume_as_mask_is_left_out_with_what_to_do(tmp_path: Path) -> None:
+    for number in range(3):
+        write_dicom(tmp_path / "images" / "case1" / f"{number}.dcm", np.zeros((8, 10), np.int16))
+    volume(tmp_path / "masks" / "case1.nii.gz", slab())
+    picture(tmp_path / "images" / "c.png")
+    picture(tmp_path / "masks" / "c.png", MASK)
+    pairs, left_out = found(tmp_path)
+    assert list(pairs) == ["c"]
+    assert (left_out[0].name, left_out[0].reason) == ("masks/case1.nii.gz", "a volume as the mask of a DICOM series")
+    assert "dcm2niix" in left_out[0].detail
+
+
+def test_a_multi_frame_dicom_with_a_picture_as_mask_fails(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "images" / "a.dcm", np.zeros((3, 8, 10), np.uint8))
+    picture(tmp_path / "masks" / "a.png", MASK)
+    with pytest.raises(DataError, match=r"images/a\.dcm: 3 frames"):
+        found(tmp_path)[0]["a"].image()
+
+
+def test_a_folder_of_something_else_is_no_such_layout(tmp_path: Path) -> None:
+    picture(tmp_path / "pictures" / "a.png")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match="not a release of 'folder'"):
+        prepare(FolderSource(), tmp_path / "pictures", tmp_path / "out")
+
+
+def test_it_becomes_a_data_set_that_passes_the_check(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for number in range(12):
+        picture(tmp_path / "set" / "images" / f"{number // 2}_{number}.jpg", rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
+        picture(tmp_path / "set" / "masks" / f"{number // 2}_{number}_mask.png", MASK)
+    made = prepare(FolderSource(task="naevus", modality="dermoscopy", group="^[0-9]+"), tmp_path / "set", tmp_path / "out")
+    data = read_dataset(made.tasks_file)
+    assert [task.name for task in data.tasks] == ["naevus"]
+    assert len({(case.group, case.split) for case in data.cases}) == 6
+    assert check_dataset(data).problems == []

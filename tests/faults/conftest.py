@@ -1,0 +1,55 @@
+"""What the tests of faults share: a process to give orders to, a small data set, and a run that nothing happened to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from miniature import settings_file
+from victims import Command, Kennel
+
+from tpseg.data.phantoms import write_phantoms
+
+
+@pytest.fixture(scope="session")
+def kennel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kennel]:
+    one = Kennel(tmp_path_factory.mktemp("kennel"))
+    yield one
+    assert one.process.stdin is not None
+    one.process.stdin.close()
+    one.process.wait(60)
+    assert one.process.stdout is not None
+    one.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tasks.yaml of the eight phantom tasks, ten small pictures each."""
+    return write_phantoms(tmp_path_factory.mktemp("phantoms") / "data", cases=10, size=64)
+
+
+@pytest.fixture(scope="session")
+def command(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """A function that gives the words of `tpseg train --out OUT` with the miniature model and a checkpoint after every step."""
+    folder = tmp_path_factory.mktemp("settings")
+
+    def words(out: Path, *more: str, **training: Any) -> list[str]:
+        recipe = {"epochs": 2, "batch_size": 6, "checkpoint_minutes": 0, "early_stopping": 5, **training}
+        name = "-".join(f"{key}{value}" for key, value in sorted(training.items())) or "plain"
+        path = settings_file(folder / f"{name}.yaml", model={"image_size": 32}, sampling={"epoch_images": 24}, training=recipe)
+        return ["train", "--config", path, "--data", str(phantoms), "--out", str(out), *more]
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def whole(kennel: Kennel, command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run that nothing happens to, and the seconds it takes."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert kennel.run(command(out.with_name("warm"))) == 0, kennel.said()
+    begun = time.monotonic()
+    assert kennel.run(command(out)) == 0, kennel.said()
+    return out, time.monotonic() - begun

@@ -1,0 +1,179 @@
+"""A process that forks others, each with one `tpseg` command to run, and that may be killed: PyTorch is imported once for all.
+
+Reads orders as lines of JSON, {"words": [...], "log": PATH, "hooks": [...]}; answers with the process's number and, when it has
+ended, its exit code. `tests/faults/conftest.py` gives the orders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from miniature import TRUNK
+from torch import nn
+
+import tpseg.checkpoints
+import tpseg.cli
+import tpseg.data.dataset
+import tpseg.training
+from tpseg.data.dataset import LesionDataset
+from tpseg.models.tpseg import TPSeg
+from tpseg.models.trunk import TRUNK_SIZES
+from tpseg.recipe import LesionModule
+
+
+def slow_writes(run: Path) -> None:
+    """Every write of a checkpoint takes its time; RUN.writing says how many checkpoints were begun."""
+    write, begin = tpseg.checkpoints.Hashed.write, tpseg.checkpoints.write_checkpoint
+    begun = 0
+
+    def slowly(self: Any, data: Any) -> int:
+        time.sleep(0.0005)
+        return write(self, data)
+
+    def beginning(content: dict[str, Any], path: Path) -> None:
+        nonlocal begun
+        if path.name == tpseg.checkpoints.LAST:
+            begun += 1
+            Path(f"{run}.writing").write_text(str(begun))
+        begin(content, path)
+        time.sleep(0.002)
+
+    tpseg.checkpoints.Hashed.write = slowly  # type: ignore[method-assign]
+    tpseg.callbacks.write_checkpoint = beginning  # type: ignore[assignment]
+
+
+def at_step(action: Any, step: int = 4) -> None:
+    """Call `action` once, when step number `step` begins."""
+    begin = LesionModule.training_step
+
+    def training_step(self: LesionModule, batch: Any, index: int) -> Any:
+        if self.global_step == step:
+            action()
+        return begin(self, batch, index)
+
+    LesionModule.training_step = training_step  # type: ignore[method-assign]
+
+
+def interrupt(run: Path) -> None:
+    """Ctrl-C in step 4."""
+    at_step(lambda: os.kill(os.getpid(), signal.SIGINT))
+
+
+def terminate(run: Path) -> None:
+    """What a scheduler sends, in step 4, to this process and to those that load images."""
+
+    def all_of_the_group() -> None:
+        os.killpg(os.getpgrp(), signal.SIGTERM)
+
+    at_step(all_of_the_group)
+
+
+def interrupt_twice(run: Path) -> None:
+    """Ctrl-C, and again before the step ends."""
+
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    at_step(twice)
+
+
+def interrupt_validation(run: Path) -> None:
+    """Ctrl-C while the first validation runs."""
+    step = LesionModule.validation_step
+    done: list[int] = []
+
+    def validation_step(self: LesionModule, batch: Any, index: int) -> None:
+        if not done:
+            done.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+        step(self, batch, index)
+
+    LesionModule.validation_step = validation_step  # type: ignore[method-assign]
+
+
+def dead_worker(run: Path) -> None:
+    """A loading process is killed when it is to read the fourth image."""
+    read = LesionDataset.__getitem__
+    seen: list[int] = []
+
+    def getitem(self: LesionDataset, item: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 12 and self.augmentation != "none":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, item)
+
+    LesionDataset.__getitem__ = getitem  # type: ignore[method-assign]
+
+
+def vanish(run: Path) -> None:
+    """The run folder is moved away in step 4, as a share that is unmounted."""
+    at_step(lambda: os.rename(run, f"{run}.away"))
+
+
+def small_files(run: Path) -> None:
+    """From step 4 on no file may grow beyond 40 kB: a full disk for those who are not root."""
+    at_step(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY)))
+
+
+def no_memory(run: Path) -> None:
+    """More than 5 images in a forward pass of the training do not fit, as PyTorch says it on a CPU."""
+    forward = TPSeg.forward
+
+    def limited(self: TPSeg, image: torch.Tensor, task: torch.Tensor) -> Any:
+        if self.training and len(image) > 5 and not (self.trunk is not None and self.trunk.checkpointing and len(image) <= 6):
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to")
+        return forward(self, image, task)
+
+    TPSeg.forward = limited  # type: ignore[method-assign]
+
+
+def address_space(run: Path) -> None:
+    """This process gets 700 MB more of address space than it has: a real lack of memory."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000, resource.RLIM_INFINITY))
+
+
+def run(order: dict[str, Any]) -> int:
+    """One command in this process, as if it had been given in a terminal."""
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    TRUNK_SIZES["tiny"] = TRUNK
+    words = order["words"]
+    for name in order["hooks"]:
+        globals()[name](Path(words[words.index("--out") + 1]))
+    sys.argv = ["tpseg", *words]
+    return tpseg.cli.main(words)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    nn.Linear(1, 1)  # what PyTorch imports late
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                code = run(json.loads(line))
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

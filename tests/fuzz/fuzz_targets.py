@@ -1,0 +1,203 @@
+"""What is fuzzed: each reader of foreign files, the whole files that it starts from, and what stands around such a file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import fuzz_seeds as seeds
+import numpy as np
+
+from tpseg.clinical.opening import open_scan
+from tpseg.config import ModelConfig, build_config, read_source
+from tpseg.data.formats import open_image, read_image, to_mask
+from tpseg.data.hashes import read_record
+from tpseg.data.manifest import read_dataset, read_split
+from tpseg.data.sources.btd import read_array, read_facts
+from tpseg.data.sources.coco import CocoSource
+from tpseg.data.sources.labelme import LabelmeSource
+from tpseg.data.sources.nnunet import NnunetSource
+from tpseg.data.sources.pictures import decode, lesion
+from tpseg.data.sources.release import Release
+from tpseg.data.sources.source import Pair, Source
+from tpseg.errors import DataError
+from tpseg.evaluation import read_rows
+from tpseg.export.description import Description
+from tpseg.files import read_json_object
+from tpseg.models.checkpoint import load_model
+from tpseg.models.trunk import TRUNK_SIZES, Trunk
+from tpseg.models.trunk_weights import load_trunk_weights
+from tpseg.run_folder import read_settings
+from tpseg.studies.plan import read_budget, read_study
+from tpseg.tasks import TaskSet
+from tpseg.trust.record import load_trust
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader. All that it may do with a file is return, or raise a TPSegError."""
+
+    seeds: Callable[[Path], None]
+    """Writes whole files into a folder; the target starts from each of them."""
+    read: Callable[[Path, Path], object]
+    """Reads a file; the second path is the folder that `around` filled."""
+    kind: str = "bytes"
+    """What the file is to the mutator: bytes, json, yaml, csv or zip."""
+    around: Callable[[Path], None] = lambda folder: None
+
+
+def picture(path: Path, around: Path) -> None:
+    failures = []
+    for read in (read_image, lambda path: to_mask(open_image(path), path), lambda path: lesion(decode(path.read_bytes(), path.name), "mask")):
+        try:
+            read(path)
+        except DataError as error:
+            failures.append(error)
+    if len(failures) == 3:
+        raise failures[0]
+
+
+def scan(path: Path, around: Path) -> None:
+    found = open_scan(path)
+    for index in sorted({0, found.frames // 2, found.frames - 1}):
+        frame = found.frame(index)
+        assert frame.dtype == np.uint8
+        assert frame.shape == (*found.size, 3)
+
+
+def pairs_of(source: Callable[[], Source]) -> Callable[[Path, Path], None]:
+    def read(path: Path, around: Path) -> None:
+        with Release(path if path.suffix != ".json" else around, scratch=path.parent / "unpacked") as release:
+            for one in source().pairs(release):
+                if isinstance(one, Pair):
+                    one.image()
+                    one.mask()
+
+    return read
+
+
+def annotation(source: Callable[[], Source], name: str) -> Callable[[Path, Path], None]:
+    def read(path: Path, around: Path) -> None:
+        shutil.copyfile(path, around / name)
+        pairs_of(source)(around / name, around)
+
+    return read
+
+
+def archive(path: Path, around: Path) -> None:
+    with Release(path, scratch=path.parent / "unpacked") as release:
+        for name in release.files:
+            release.read(name)
+            release.path_of(name)
+
+
+def matlab(path: Path, around: Path) -> None:
+    shutil.copyfile(path, around / "1.mat")
+    with Release(around) as release:
+        name = release.files[0]
+        read_facts(release, name)
+        for field in ("image", "tumorMask"):
+            read_array(release, name, field)
+
+
+def model_file(name: str, read: Callable[[Path], object] = load_model) -> Callable[[Path, Path], object]:
+    """Puts the file into a whole model folder, under its name."""
+
+    def run(path: Path, around: Path) -> object:
+        shutil.copyfile(path, around / "model" / name)
+        return read(around / "model")
+
+    return run
+
+
+def model_seed(name: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        seeds.model(folder)
+        for path in list((folder / "model").iterdir()):
+            if path.name == name:
+                path.rename(folder / name)
+        shutil.rmtree(folder / "model")
+
+    return write
+
+
+def trunk(path: Path, around: Path) -> None:
+    load_trunk_weights(Trunk("tiny"), str(path))
+
+
+def config(path: Path, around: Path) -> None:
+    build_config(read_source(path))
+
+
+def study(path: Path, around: Path) -> None:
+    try:
+        read_study(str(path))
+    finally:
+        read_budget(str(path))
+
+
+def settings(path: Path, around: Path) -> None:
+    shutil.copyfile(path, around / "settings.yaml")
+    read_settings(around)
+
+
+def tasks_yaml(path: Path, around: Path) -> None:
+    shutil.copyfile(path, around / "tasks.yaml")
+    read_dataset(around / "tasks.yaml").sha256()
+
+
+def split(path: Path, around: Path) -> None:
+    for case in read_split(path, "lesion", [around]):
+        open_image(case.image)
+
+
+def model_config(folder: Path) -> None:
+    load_model(folder)
+    content = json.loads((folder / "config.json").read_text())
+    build_config(content["model"], ModelConfig)
+
+
+TARGETS: dict[str, Target] = {
+    "png": Target(lambda folder: seeds.picture(folder, "png"), picture),
+    "jpeg": Target(lambda folder: seeds.picture(folder, "jpg"), picture),
+    "tiff": Target(lambda folder: seeds.picture(folder, "tif"), picture),
+    "bmp": Target(lambda folder: seeds.picture(folder, "bmp"), picture),
+    "dicom": Target(seeds.dicom, scan),
+    "nifti": Target(seeds.nifti, scan),
+    "nrrd": Target(lambda folder: seeds.itk(folder, "nrrd"), scan),
+    "metaimage": Target(lambda folder: seeds.itk(folder, "mha"), scan),
+    "video": Target(seeds.video, scan),
+    "matlab": Target(seeds.matlab, matlab),
+    "zip": Target(seeds.zipped, archive, "zip"),
+    "tar": Target(seeds.tarred, archive),
+    "rar": Target(seeds.rarred, archive),
+    "split.csv": Target(seeds.split, split, "csv", seeds.pictures_around),
+    "scores.csv": Target(seeds.scores, lambda path, around: read_rows(path), "csv"),
+    "data.csv": Target(seeds.record, lambda path, around: read_record(path.read_text(errors="replace")), "csv"),
+    "tasks.yaml": Target(seeds.tasks, tasks_yaml, "yaml", seeds.data_set),
+    "config.yaml": Target(seeds.config, config, "yaml"),
+    "settings.yaml": Target(seeds.settings_of_run, settings, "yaml"),
+    "study.yaml": Target(seeds.study, study, "yaml"),
+    "coco": Target(seeds.coco, annotation(CocoSource, "0.json"), "json", seeds.pictures_around),
+    "labelme": Target(seeds.labelme, annotation(LabelmeSource, "0.json"), "json", seeds.pictures_around),
+    "nnunet": Target(seeds.nnunet, annotation(NnunetSource, "dataset.json"), "json", seeds.nnunet_around),
+    "config.json": Target(model_seed("config.json"), model_file("config.json", model_config), "json", seeds.model),
+    "tasks.json": Target(model_seed("tasks.json"), model_file("tasks.json", lambda folder: TaskSet.load(folder / "tasks.json")), "json", seeds.model),
+    "provenance.json": Target(
+        model_seed("provenance.json"),
+        model_file("provenance.json", lambda folder: read_json_object(folder / "provenance.json", "not one")),
+        "json",
+        seeds.model,
+    ),
+    "trust.json": Target(seeds.trust_json, model_file("trust.json", load_trust), "json", seeds.trusted_model),
+    "description": Target(seeds.description, lambda path, around: Description.from_json(path.read_text(errors="replace"), path), "json"),
+    "model.safetensors": Target(model_seed("model.safetensors"), model_file("model.safetensors"), "bytes", seeds.model),
+    "trust.safetensors": Target(seeds.trust_tensors, model_file("trust.safetensors", load_trust), "bytes", seeds.trusted_model),
+    "trunk.pt": Target(lambda folder: seeds.trunk(folder, "pt"), trunk),
+    "trunk.safetensors": Target(lambda folder: seeds.trunk(folder, "safetensors"), trunk),
+}  # fmt: skip
+
+TRUNK_SIZES["tiny"] = seeds.TRUNK

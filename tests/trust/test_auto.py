@@ -1,0 +1,113 @@
+"""`--task auto` and warnings, as users meet them: in Python and through `tpseg predict`."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from miniature import disc, write_discs
+from PIL import Image
+
+from tpseg.cli import main
+from tpseg.data.manifest import read_dataset
+from tpseg.errors import UsageError
+from tpseg.prediction import Segmenter
+from tpseg.trust.calibrate import calibrate
+
+pytestmark = pytest.mark.usefixtures("miniature_trunk_module")
+
+
+@pytest.fixture(scope="module")
+def calibrated(trained: Path, tmp_path_factory: pytest.TempPathFactory, miniature_trunk_module: None) -> Path:
+    folder = tmp_path_factory.mktemp("calibrated")
+    run = shutil.copytree(trained, folder / "run")
+    calibrate(str(run), read_dataset(write_discs(folder / "data", train=20, val=20, test=0)), folder / "out")
+    return run
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with a disc of each task, and noise."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for task in ("bright_disc", "dark_disc"):
+        Image.fromarray(disc(task, np.random.default_rng(5))[0]).save(folder / f"{task}.png")
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    return folder
+
+
+def test_in_python_auto_finds_the_task_and_says_how_sure(calibrated, images):
+    segment = Segmenter(calibrated, device="cpu")
+    prediction = segment(images / "dark_disc.png", task="auto")
+    assert prediction.task == "dark_disc"
+    assert np.array_equal(prediction.mask, segment(images / "dark_disc.png", task="dark_disc").mask)
+    assert prediction.advice.judgement.ranking == tuple(segment.rank(images / "dark_disc.png"))
+    (first, probability), (second, _) = segment.rank(images / "bright_disc.png")
+    assert (first, second) == ("bright_disc", "dark_disc")
+    assert probability > 0.9
+    assert segment.scan(images / "dark_disc.png", task="auto").task == "dark_disc"
+
+
+def test_in_python_a_doubtful_image_is_logged_and_segmented_all_the_same(calibrated, images, caplog):
+    segment = Segmenter(calibrated, device="cpu")
+    with caplog.at_level(logging.WARNING):
+        prediction = segment(images / "noise.png", task="bright_disc")
+    assert prediction.mask.shape == (48, 64)
+    assert "noise.png: unlike anything the model was trained on" in caplog.text
+    caplog.clear()
+    assert segment(images / "bright_disc.png", task="bright_disc").advice.warnings == ()
+    assert caplog.text == ""
+
+
+def test_masks_are_the_same_with_and_without_a_record(calibrated, trained, images):
+    for task in ("bright_disc", "dark_disc"):
+        with_record = Segmenter(calibrated, device="cpu")(images / "bright_disc.png", task)
+        without = Segmenter(trained, device="cpu")(images / "bright_disc.png", task)
+        assert np.array_equal(with_record.probability, without.probability)
+        assert without.advice is None
+
+
+def test_the_verb_segments_each_image_for_its_own_task_and_lists_what_is_strange(calibrated, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["predict", str(calibrated), str(images), "--task", "auto", "--out", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["bright_disc.png", "dark_disc.png", "judgements.csv", "noise.png"]
+    by_file = pd.read_csv(out / "judgements.csv", keep_default_na=False)
+    by_file.index = [Path(file).name for file in by_file["file"]]
+    assert by_file["task"]["bright_disc.png"] == "bright_disc"
+    assert by_file["task"]["dark_disc.png"] == "dark_disc"
+    assert by_file["outlier"].tolist() == [False, False, True]
+    errors = capsys.readouterr().err
+    assert "noise.png: unlike anything the model was trained on" in errors
+    assert "dark_disc.png:" not in errors
+    expected = tmp_path / "expected"
+    main(["predict", str(calibrated), str(images / "dark_disc.png"), "--task", "dark_disc", "--out", str(expected)])
+    assert (out / "dark_disc.png").read_bytes() == (expected / "dark_disc.png").read_bytes()
+
+
+def test_the_verb_warns_of_the_wrong_task_and_exits_with_0(calibrated, images, tmp_path, capsys):
+    arguments = ["predict", str(calibrated), str(images / "dark_disc.png"), "--task", "bright_disc", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert "dark_disc.png: looks like dark_disc (ultrasound, " in capsys.readouterr().err
+
+
+def test_without_calibration_auto_says_what_to_do_and_nothing_else_changes(trained, images, tmp_path, capsys):
+    assert main(["predict", str(trained), str(images), "--task", "auto", "--out", str(tmp_path / "out")]) == 2
+    assert "tpseg calibrate" in capsys.readouterr().err
+    assert main(["predict", str(trained), str(images), "--task", "dark_disc", "--out", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out" / "judgements.csv").exists()
+    with pytest.raises(UsageError, match="not calibrated"):
+        Segmenter(trained, device="cpu").rank(images / "noise.png")
+
+
+def test_a_damaged_record_stops_auto_but_not_a_named_task(calibrated, images, tmp_path, capsys, caplog):
+    run = shutil.copytree(calibrated, tmp_path / "run")
+    (run / "model" / "trust.safetensors").write_bytes(b"nothing")
+    assert main(["predict", str(run), str(images), "--task", "auto", "--out", str(tmp_path / "out")]) == 1
+    assert "trust.json: damaged" in capsys.readouterr().err
+    assert main(["predict", str(run), str(images), "--task", "dark_disc", "--out", str(tmp_path / "out")]) == 0
+    assert "not checked against what the model knows" in caplog.text

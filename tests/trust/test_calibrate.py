@@ -1,0 +1,110 @@
+"""`tpseg calibrate`: fitted on train and val, stated on test, saved with the model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tpseg.cli import main
+from tpseg.data.manifest import DataSet, read_dataset
+from tpseg.errors import DataError, UsageError
+from tpseg.tasks import TaskSet
+from tpseg.trust.calibrate import calibrate, measure, some_of_each
+from tpseg.trust.outliers import Outliers
+from tpseg.trust.recognition import Recognition
+from tpseg.trust.record import Trust, load_trust
+from tpseg.trust.space import Space
+
+pytestmark = pytest.mark.usefixtures("miniature_trunk")
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run folder of its own."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_the_verb_writes_the_record_the_numbers_and_a_figure(run, discs, capsys):
+    assert main(["calibrate", str(run), "--data", str(discs)]) == 0
+    trust = load_trust(run / "model")
+    assert trust is not None
+    assert trust.tasks == ("bright_disc", "dark_disc")
+    found = json.loads((run / "trust" / "calibration.json").read_text())
+    assert found == trust.provenance
+    assert found["measured"]["test"]["images"] == {"bright_disc": 3, "dark_disc": 3}
+    assert found["measured"]["test"]["accuracy"] == 1
+    assert found["data_sha256"] == read_dataset(discs).sha256()
+    assert (run / "trust" / "confusion_test.png").stat().st_size > 1000
+    printed = capsys.readouterr().out
+    assert "(test)" in printed
+    assert "100.0" in printed
+    assert "Mistaken: none" in printed
+
+
+def test_twice_the_same_record(run, discs, tmp_path):
+    data = read_dataset(discs)
+    first = calibrate(str(run), data, tmp_path / "one", images=4).trust
+    second = calibrate(str(run), data, tmp_path / "two", images=4).trust
+    for name, tensor in first.tensors().items():
+        assert torch.equal(tensor, second.tensors()[name]), name
+    assert first.provenance["training_images"] == 8
+
+
+def test_test_images_decide_nothing(run, discs, tmp_path):
+    data = read_dataset(discs)
+    without = DataSet(data.source, data.tasks, tuple(case for case in data.cases if case.split != "test"))
+    one, other = calibrate(str(run), data, tmp_path / "one").trust, calibrate(str(run), without, tmp_path / "two").trust
+    for name, tensor in one.tensors().items():
+        assert torch.equal(tensor, other.tensors()[name]), name
+    assert (one.recognition.temperature, one.outliers.limit) == (other.recognition.temperature, other.outliers.limit)
+    assert list(other.provenance["measured"]) == ["val"]
+
+
+def test_data_without_one_of_the_models_tasks_or_with_another_is_refused(run, discs, tmp_path):
+    data = read_dataset(discs)
+    with pytest.raises(DataError, match="no training images of task dark_disc"):
+        calibrate(str(run), data.only(["bright_disc"]), tmp_path)
+    renamed = TaskSet.from_mapping({"bright_disc": {}, "liver": {}})
+    with pytest.raises(UsageError, match="does not know task liver"):
+        calibrate(str(run), DataSet(data.source, renamed, data.cases), tmp_path)
+
+
+def test_what_cannot_be_calibrated_says_so(discs, tmp_path):
+    with pytest.raises(UsageError, match="expected one on this machine"):
+        calibrate("someone/model", read_dataset(discs), tmp_path)
+    assert load_or_none(tmp_path) is None
+
+
+def load_or_none(folder: Path) -> Trust | None:
+    return load_trust(folder) if (folder / "trust.json").exists() else None
+
+
+def test_at_most_so_many_of_each_task_are_looked_at(discs):
+    cases = read_dataset(discs).split("train")
+    drawn = some_of_each(cases, 4, seed=0)
+    assert [case.task for case in drawn] == ["bright_disc"] * 4 + ["dark_disc"] * 4
+    assert drawn == some_of_each(cases, 4, seed=0) != some_of_each(cases, 4, seed=5)
+    assert some_of_each(cases, 100, seed=0) == cases
+    with pytest.raises(UsageError, match="--images 1: expected 2"):
+        some_of_each(cases, 1, seed=0)
+
+
+def test_what_is_stated_of_a_split_by_hand():
+    centres = torch.tensor([[0.0], [10.0]])
+    trust = Trust(
+        ("one", "two"),
+        Space(torch.zeros(1), torch.ones(1, 1)),
+        Recognition(centres, temperature=1.0, doubt=0.5),
+        Outliers(centres, torch.tensor([0, 1]), torch.ones(2), limit=3.0),
+    )
+    # of `one`: two where they belong, one at the other's centre, one far from both (but nearer to its own)
+    found = measure(trust, torch.tensor([[0.0], [1.0], [10.0], [-9.0], [10.0]]), torch.tensor([0, 0, 0, 0, 1]), "test")
+    assert found.confusion == [[3, 1], [0, 1]]
+    assert found.accuracy == 0.8
+    assert found.false_warnings == {"one": 0.25, "two": 0.0}
+    assert found.missed == {"one": 0.0, "two": 0.25}
+    assert found.false_alarms == {"one": 0.25, "two": 0.0}
