@@ -5,7 +5,7 @@ READY := .venv/.ready
 RUN := runs/demo
 PHANTOMS := runs/phantoms
 
-.PHONY: demo test test-fast bench lint typecheck setup clean
+.PHONY: demo test test-fast bench lint typecheck audit fuzz setup clean
 
 setup: $(READY)
 
@@ -46,6 +46,12 @@ lint: $(READY)
 
 typecheck: $(READY)
 	$(BIN)/mypy
+
+audit: $(READY)
+	.ci/audit
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --seconds 60
 
 clean:
 	rm -rf .venv runs

@@ -291,5 +291,6 @@ def test_ctrl_c_ends_all_processes_and_the_run_goes_on_with_resume(command, envi
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     _, said = process.communicate(timeout=60)  # until the last process that could still say something is gone
     assert process.returncode == 130
-    assert "tpseg: interrupted; a training run goes on with --resume" in said
+    assert "tpseg: stopped after step" in said
+    assert "which is saved in" in said
     assert "Traceback" not in said

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tpseg.files import replacing, replacing_folder, write_atomically
+from tpseg.files import replacing, replacing_folder, tidy, why_not_written, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -82,6 +82,51 @@ def test_a_rename_that_fails_puts_the_old_folder_back(tmp_path, monkeypatch):
         (new / "weights").write_text("new")
     assert (folder / "weights").read_text() == "good"
     assert names(tmp_path) == ["model"]
+
+
+def test_tidying_clears_what_is_half_written_and_puts_back_what_was_about_to_be_replaced(tmp_path):
+    for name in (".12.notes.txt", ".12.model.new/weights", ".12.model.old/weights", ".profile", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    tidy(tmp_path)
+    assert names(tmp_path) == [".profile", "model", "notes.txt"]
+    assert (tmp_path / "model" / "weights").read_text() == ".12.model.old/weights"
+
+
+def test_tidying_never_replaces_what_is_there(tmp_path):
+    for name in (".12.model.old", "model"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text(name)
+    tidy(tmp_path)
+    assert names(tmp_path) == ["model"]
+    assert (tmp_path / "model" / "weights").read_text() == "model"
+
+
+def test_what_is_durable_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    """The file is synced before the rename, its folder after it."""
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))[1])
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("renamed"), replace(*names))[1])
+    with replacing(tmp_path / "last.ckpt", durable=True) as new:
+        new.write_text("new")
+    assert done == [str(new), "renamed", str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "your quota used up"),
+        (errno.EROFS, "may not be written"),
+        (errno.ESTALE, "is a network share or a disk gone"),
+        (errno.EFBIG, "may not grow so large"),
+    ],
+)
+def test_the_system_s_errors_are_said_in_words(number, words):
+    said = why_not_written(OSError(number, os.strerror(number), "/data/run/last.ckpt"))
+    assert said.startswith("/data/run/last.ckpt: ")
+    assert words in said
 
 
 def test_an_interrupt_is_no_excuse(tmp_path):

@@ -372,7 +372,8 @@ def test_remove_task_keeps_the_other_answers_and_the_record_of_what_was_seen(gro
 
 
 def test_rename_task_changes_the_name_everywhere_and_no_tensor(grown, discs, tmp_path, run):
-    assert run("rename-task", grown, "dark_disc", "night_disc", "--out", tmp_path / "renamed")[0] == 0
+    code, said, _ = run("rename-task", grown, "dark_disc", "night_disc", "--out", tmp_path / "renamed")
+    assert (code, "calibrate" in said) == (0, False)
     before, after = load_model(grown), load_model(tmp_path / "renamed")
     assert after.tasks.names == ["bright_disc", "night_disc", "blue_disc"]
     assert after.tasks[1].modality == "ultrasound"
@@ -392,6 +393,15 @@ def test_rename_task_changes_the_name_everywhere_and_no_tensor(grown, discs, tmp
     assert (code, "is not an empty folder" in said) == (2, True)
 
 
+def test_a_calibrated_parent_s_child_is_not_calibrated_and_that_is_said(trained, tmp_path, run):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    (copy / "model" / "trust.json").write_text("{}")
+    code, said, _ = run("rename-task", copy, "dark_disc", "night_disc", "--out", tmp_path / "renamed")
+    assert (code, f"tpseg calibrate {tmp_path / 'renamed'}" in said) == (0, True)
+    assert not (tmp_path / "renamed" / "model" / "trust.json").exists()
+
+
+@pytest.mark.slow
 def test_two_models_grown_from_one_parent_merge(trained, grown, newcomers, discs, tmp_path, run):
     sister = tmp_path / "sister"
     assert (

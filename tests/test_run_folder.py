@@ -18,7 +18,9 @@ from torch.testing import assert_close
 
 import tpseg.recipe
 import tpseg.training
+from tpseg.data.dataset import LesionDataset
 from tpseg.errors import UsageError
+from tpseg.faults import WriteError
 from tpseg.models.checkpoint import load_model
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
@@ -99,6 +101,60 @@ def test_a_run_of_n_steps_resumes_too(discs, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+def test_a_run_that_was_saved_inside_an_epoch_goes_on_there_and_draws_nothing_twice(whole, discs, tmp_path, monkeypatch):
+    every = FOUR | {"checkpoint_minutes": 0}
+    with stopped(2, 2):
+        train_miniature(discs, tmp_path / "run", training=every)
+    read: list[int] = []
+    getitem = LesionDataset.__getitem__
+    monkeypatch.setattr(LesionDataset, "__getitem__", lambda self, item: (read.append(1), getitem(self, item))[1])
+    train_miniature(discs, tmp_path / "run", training=every, resume=True)
+    assert len(read) == 4 + 12 + 2 * 4  # a batch of epoch 3, epoch 4, two validations: nothing was decoded that is done
+    assert_same_run(whole(training=FOUR), tmp_path / "run")
+
+
+@pytest.mark.parametrize("sections", [{"sampling": {"workers": 1}}, {"training": FOUR | {"checkpointing": True, "checkpoint_minutes": 0}}])
+def test_what_changes_no_weight_may_be_changed_when_a_run_goes_on(whole, discs, tmp_path, sections):
+    with stopped(2):
+        train_miniature(discs, tmp_path / "run", training=FOUR)
+    train_miniature(discs, tmp_path / "run", resume=True, **{"training": FOUR, **sections})
+    assert_same_run(whole(training=FOUR), tmp_path / "run")
+
+
+def test_a_run_that_early_stopping_ended_is_finished(discs, tmp_path, monkeypatch):
+    monkeypatch.setattr(tpseg.recipe, "hard_dice", lambda logits, mask: torch.full((len(mask),), 0.5))
+    early = FOUR | {"early_stopping": 1}
+    train_miniature(discs, tmp_path / "run", training=early)
+    with pytest.raises(UsageError, match="is finished, all 6 steps are done"):
+        train_miniature(discs, tmp_path / "run", training=early, resume=True)
+
+
+def test_a_run_of_an_older_tpseg_goes_on(whole, discs, tmp_path):
+    """Its checkpoints have no sums and say nothing of where inside an epoch they are: they were written at the end of one."""
+    with stopped(2):
+        train_miniature(discs, tmp_path / "run", training=FOUR)
+    folder = tmp_path / "run" / "checkpoints"
+    content = checkpoint(tmp_path / "run")
+    del content["callbacks"]["Saving"], content["epoch_loss"], content["epoch_images"]
+    torch.save(content, folder / "last.ckpt")
+    for name in ("SHA256SUMS", "previous.ckpt"):
+        (folder / name).unlink()
+    train_miniature(discs, tmp_path / "run", training=FOUR, resume=True)
+    assert_same_run(whole(training=FOUR), tmp_path / "run")
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(whole, discs, tmp_path):
+    with stopped(2):
+        train_miniature(discs, tmp_path / "run", training=FOUR)
+    run = tmp_path / "run"
+    (run / "checkpoints" / ".4711.last.ckpt").write_bytes(b"half")
+    (run / "model").rename(run / ".4711.model.old")  # killed between the two renames
+    (run / ".4711.model.new").mkdir()
+    train_miniature(discs, run, training=FOUR, resume=True)
+    assert not list(run.rglob(".*"))
+    assert_same_run(whole(training=FOUR), run)
+
+
 # Folders that are refused
 
 
@@ -155,7 +211,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoints_and_the_model_of_the_epoch_
     with stopped(2):
         train_miniature(discs, tmp_path / "run", training=FOUR)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".ckpt", ".safetensors", ".json", ".csv")}
-    with pytest.raises(OSError, match="File too large"), largest_file(40_000):
+    with pytest.raises(WriteError, match="may not grow so large here"), largest_file(40_000):
         train_miniature(discs, tmp_path / "run", training=FOUR, resume=True)
     assert all(path.read_bytes() == content for path, content in before.items() if path.suffix != ".csv")
     train_miniature(discs, tmp_path / "run", training=FOUR, resume=True)
@@ -172,7 +228,7 @@ def test_a_model_folder_that_cannot_be_written_leaves_the_old_one(discs, tmp_pat
 
     monkeypatch.setattr("tpseg.models.checkpoint.save_file", full)
     monkeypatch.setattr(tpseg.recipe, "hard_dice", lambda logits, mask: torch.ones(len(mask)))  # a new best
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(WriteError, match="the disk is full"):
         train_miniature(discs, tmp_path / "run", resume=True)
     assert_close(load_model(tmp_path / "run").state_dict(), before, rtol=0, atol=0)
     assert not list((tmp_path / "run").glob(".model*"))

@@ -98,3 +98,8 @@ def test_a_missing_task_list_is_named(tmp_path: Path) -> None:
 def test_tasks_from_a_mapping_keep_its_order() -> None:
     tasks = TaskSet.from_mapping({"b": {"modality": "CT", "description": "B"}, "a": {}})
     assert list(tasks) == [Task("b", "CT", "B"), Task("a", "unknown", "")]
+
+
+def test_no_task_is_called_auto():
+    with pytest.raises(UsageError, match="another name"):
+        Task("auto")

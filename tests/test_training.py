@@ -47,7 +47,7 @@ def test_the_run_folder_holds_model_checkpoints_logs_and_settings(trained):
     assert {path.name for path in (trained / "model").iterdir()} == {
         "config.json", "model.safetensors", "tasks.json", "provenance.json", "data.csv", "README.md",
     }  # fmt: skip
-    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt", "SHA256SUMS"}
     assert list((trained / "logs").glob("events.out.tfevents.*"))
     assert not list(trained.rglob(".*"))  # nothing half-written is left
     content = yaml.safe_load((trained / "settings.yaml").read_text())
@@ -359,7 +359,7 @@ def test_a_step_reads_the_tasks_and_otherwise_only_what_the_step_before_left(dis
     monkeypatch.setattr(LesionModule, "validation_step", lambda *_: None)
     monkeypatch.setattr(LesionModule, "on_validation_epoch_end", lambda self: self.log("val/dice", 0.5))
     train_miniature(discs, tmp_path / "run", steps=3)
-    assert reads["check_finite"] == [0, 2, 2, 2]  # loss and gradient, once a step, the last before the validation
+    assert reads["check_finite"] == [0, 2, 2, 2, 0]  # loss and gradient, once a step, the last before the validation; then all is read
     assert reads["training_step"] == reads["check_finite"][:3]  # of all that a step reads
     assert reads["configure_gradient_clipping"] == [0, 0, 0]
     assert len([one for one in lists if len(one) == 4]) == 3  # the task ids of 3 batches; the others are the sampler's

@@ -33,7 +33,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         check_still_there(Path(path).parents[1])
-        write_checkpoint(checkpoint, Path(path))
+        write_checkpoint(checkpoint, Path(path), best=checkpoint["callbacks"]["Saving"]["best"])
 
 
 class BestModel(Callback):
@@ -46,12 +46,13 @@ class BestModel(Callback):
         self.record = record
         self.saved = saved
         self.best = -1.0
+        self.epoch = -1
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         dice = float(trainer.callback_metrics["val/dice"])
         if dice <= self.best:
             return
-        self.best = dice
+        self.best, self.epoch = dice, trainer.current_epoch
         assert isinstance(module.model, LesionModel)
         model = whole_model(module.model, trainer.model)
         if model is None:
@@ -65,10 +66,11 @@ class BestModel(Callback):
         save_model(model, self.folder, origin, record)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "epoch": self.epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+        self.epoch = state_dict.get("epoch", -1)  # an older tpseg had none
 
 
 class History(Callback):

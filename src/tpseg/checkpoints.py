@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,11 +17,9 @@ from typing import IO, Any
 import torch
 
 from tpseg.errors import DataError
-from tpseg.files import replacing, write_atomically
+from tpseg.files import file_sha256, replacing, write_atomically
 
 LAST, PREVIOUS, BEST, SUMS = "last.ckpt", "previous.ckpt", "best.ckpt", "SHA256SUMS"
-CHUNK = 1 << 20
-"""Bytes of a file in memory at a time."""
 logger = logging.getLogger(__name__)
 
 
@@ -50,8 +49,8 @@ class Hashed:
             raise self.error
 
 
-def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint into its folder; one in the place of last.ckpt becomes previous.ckpt.
+def write_checkpoint(content: dict[str, Any], path: Path, best: bool = False) -> None:
+    """Write a checkpoint into its folder; one in the place of last.ckpt becomes previous.ckpt. best: it is best.ckpt as well.
 
     The sums are written first, with those of the files that are about to be renamed: a file is whole if any line has its
     sum, so that at each moment there is one that is whole and known to be. Raises OSError for a disk that is full or gone.
@@ -68,11 +67,23 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
             raise
         sums = read_sums(folder)
         if path.name == LAST and path.is_file():
-            sums[PREVIOUS] = sums.pop(LAST, None) or sum_of(path)
+            sums[PREVIOUS] = sums[LAST] if LAST in sums else file_sha256(path)
         sums[path.name] = hashed.hash.hexdigest()
+        if best:  # before it is the last: a run that is killed in between does this epoch again
+            sums[BEST] = sums[path.name]
+            _give_name(new, folder / BEST)
         write_atomically(folder / SUMS, "".join(f"{value}  {name}\n" for name, value in sorted(sums.items())), durable=True)
         if path.name == LAST and path.is_file():
             os.replace(path, folder / PREVIOUS)
+
+
+def _give_name(path: Path, name: Path) -> None:
+    """A second name for a file, or a copy where the disk has no second names."""
+    with replacing(name) as new:
+        try:
+            os.link(path, new)
+        except OSError:
+            shutil.copyfile(path, new)
 
 
 def read_sums(folder: Path) -> dict[str, str]:
@@ -82,15 +93,6 @@ def read_sums(folder: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return {name: value for value, name in re.findall(r"^([0-9a-f]{64})  (\S+)$", text, re.MULTILINE)}
-
-
-def sum_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def newest(folder: Path) -> tuple[Path, Place] | None:
     if not folder.is_dir():
         return None
     known = set(read_sums(folder).values())
-    reasons = []
+    reasons: list[str] = []
     for name in (LAST, PREVIOUS):
         path = folder / name
         if not path.is_file():
@@ -135,7 +137,7 @@ def newest(folder: Path) -> tuple[Path, Place] | None:
 
 def _place(path: Path, known: set[str]) -> Place | str:
     """Where a checkpoint goes on, or what is wrong with it. known: sums; none of them for one that an older tpseg wrote."""
-    if known and sum_of(path) not in known:
+    if known and file_sha256(path) not in known:
         return f"{path} is damaged: its SHA-256 is not in {path.parent / SUMS}"
     try:
         content = torch.load(path, weights_only=True, mmap=True)

@@ -283,7 +283,7 @@ def build_config(content: Mapping[str, Any], kind: type = Config, source: str = 
         values = parser.parse_object(dict(content))
         return _construct(kind, values)
     except ArgumentError as error:
-        raise UsageError(f"{source}: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{source}: {' '.join(str(error).split())[:300]}") from error
 
 
 def load_config(sources: Sequence[str | Path] = (), overrides: Mapping[str, Any] | None = None) -> Config:

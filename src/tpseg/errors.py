@@ -8,11 +8,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+LONGEST = 1500
+"""Letters of a message: a file's own words may be in it, and they may be millions. The middle is cut: a loading process's error
+ends with the sentence that counts, after its stack trace."""
+
 
 class TPSegError(Exception):
     """Base of all errors that a user can mend. The CLI prints the message without a stack trace."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        half = LONGEST // 2
+        super().__init__(message if len(message) <= LONGEST else f"{message[:half]} ... (cut) ... {message[-half:]}")
 
 
 class UsageError(TPSegError):

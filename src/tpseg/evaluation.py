@@ -73,8 +73,9 @@ def summarise(rows: pd.DataFrame, protocols: Sequence[str]) -> dict[str, Any]:
 
     {protocol: {"tasks": {name: {"dice", "iou", "dice_interval", "iou_interval", "images"}}, "average": {...}}}; `default`
     carries `EXTRAS` too, and per task "empty_share" (of images whose truth is empty) and "undefined_distances" (images left
-    out of hd95 and assd). A task of images of several sets has "sets" {name: {"dice", "iou", "images"}} and "mean_over_sets" too. Intervals are 95 % bootstrap intervals over images, or groups where named; the average's uses
-    the same resamples, the tasks drawn independently of each other. A task without a defined number is left out of the average.
+    out of hd95 and assd). A task of images of several sets has "sets", {name: {"dice", "iou", "images"}}, and "mean_over_sets".
+    Intervals are 95 % bootstrap intervals over images, or groups where named; the average's uses the same resamples, the tasks
+    drawn independently of each other. A task without a defined number is left out of the average.
     """
     return {name: _summarise_protocol(rows, name) for choice in protocols for name in resolve_protocols(choice)}
 

@@ -14,9 +14,10 @@ from tpseg.stopping import how_to_continue
 DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: ([\w ]+)|exited unexpectedly)")
 """What PyTorch says of a loading process that ended."""
 NO_MEMORY = re.compile(
-    r"not enough memory|can't allocate memory|out of memory|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED|[Cc]annot allocate memory"
+    r"not enough memory|can't allocate memory|out of memory|bad_alloc|[Cc]annot allocate memory"
+    r"|CUBLAS_STATUS_ALLOC_FAILED|could not (create|execute) a primitive"
 )
-"""What PyTorch and the system say when there is no memory left, in errors that have no class of their own."""
+"""What PyTorch, the system, cuBLAS and oneDNN say when there is no memory left, in errors that have no class of their own."""
 
 
 class WriteError(TPSegError, OSError):

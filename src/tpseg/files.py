@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ from typing import Any
 from tpseg.errors import DataError
 from tpseg.foreign import read_json
 
+CHUNK = 1 << 20
+"""Bytes of a file in memory at a time."""
 LEFTOVER = re.compile(r"\.\d+\.(?P<name>.+?)(\.(?P<which>new|old))?")
 """Names of what is being written, beside its place: a process number and the name; of a folder also whether it comes or goes."""
 
@@ -82,6 +85,15 @@ def replacing_folder(folder: Path, durable: bool = False) -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def tidy(folder: Path) -> None:

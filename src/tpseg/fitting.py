@@ -43,17 +43,25 @@ def advice(module: LesionModule, trainer: lightning.Trainer, config: Config, pro
 
 
 def largest_that_fits(fits: Callable[[int], bool], asked: int) -> int:
-    """The largest of asked/2, asked/4, ... down to 1 that fits; 0 if none does."""
-    images = asked // 2
-    while images and not fits(images):
-        images //= 2
-    return images
+    """The largest of asked/2, asked/4, ... down to 1 that fits; 0 if none does.
+
+    Tried from the smallest on: what does not fit leaves a heap in pieces, in which less fits than before, and may wake the
+    system's own killer.
+    """
+    found = 0
+    for halvings in reversed(range(1, asked.bit_length())):
+        images = asked >> halvings
+        if not fits(images):
+            break
+        found = images
+    return found
 
 
 def try_step(module: LesionModule, trainer: lightning.Trainer, config: Config, images: int) -> bool:
     """Whether a forward and backward pass of so many images fits beside the weights, their gradients and the optimiser's moments."""
     device = trainer.strategy.root_device
     ballast: list[Tensor] = []
+    gc.collect()  # the frames of an error hold each other, and the tensors of the step that failed
     try:
         model = module.model.to(device).train()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -74,6 +82,5 @@ def try_step(module: LesionModule, trainer: lightning.Trainer, config: Config, i
     finally:
         ballast.clear()
         module.model.zero_grad(set_to_none=True)
-        gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()

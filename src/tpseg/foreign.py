@@ -7,6 +7,7 @@ with a few words on what is wrong; callers turn it into the sentence that names 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,11 @@ def short(value: object) -> str:
     """What was found where something else was expected, in at most 60 letters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def markdown(text: str) -> str:
+    """Text for a Markdown file, in one line: no HTML, no link and no table cell begins or ends in it."""
+    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", printable(" ".join(text.split())))
 
 
 def printable(text: str) -> str:

@@ -141,7 +141,11 @@ def launch(work: Callable[[], object], count: int) -> None:
     errors = {rank: _error(rank, one, report) for rank, (one, report) in enumerate(zip(processes, reports, strict=True))}
     causes = [(_remoteness(error), rank in followed, rank) for rank, error in errors.items() if error is not None]
     if causes:
-        raise errors[min(causes)[-1]]  # type: ignore[misc]
+        cause = errors[min(causes)[-1]]
+        assert cause is not None
+        if asked and isinstance(cause, TPSegError):
+            cause.exit_code = 130  # theirs is that of the SIGTERM which passed the Ctrl-C on
+        raise cause
     if asked:
         raise KeyboardInterrupt
 

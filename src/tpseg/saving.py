@@ -10,6 +10,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from tpseg.callbacks import BestModel
 from tpseg.checkpoints import LAST
 from tpseg.distributed import add_up
 from tpseg.errors import DataError
@@ -18,14 +19,15 @@ from tpseg.stopping import Stopped, StopRequest, how_to_continue
 
 
 class Saving(Checkpoint):
-    """Writes last.ckpt, from which a run goes on as if it had not been interrupted.
+    """Writes last.ckpt, from which a run goes on as if it had not been interrupted, and best.ckpt, the same of its best epoch.
 
     Only between optimiser steps, where gradients are none, and not before a validation that is due: the epoch's checkpoint follows.
     """
 
-    def __init__(self, run: Path, minutes: float | None, stop: StopRequest) -> None:
+    def __init__(self, run: Path, best: BestModel, minutes: float | None, stop: StopRequest) -> None:
         """minutes: between two checkpoints inside an epoch; None: at its end only, 0: after every step."""
         self.run = run
+        self.best = best
         self.minutes = minutes
         self.stop = stop
         self.place: dict[str, Any] = {}
@@ -91,7 +93,8 @@ class Saving(Checkpoint):
     def save(self, trainer: lightning.Trainer, module: lightning.LightningModule, epoch: int, batches: int, finished: bool = False) -> None:
         assert isinstance(module, LesionModule)
         module.check_finite()
-        self.place = {"epoch": epoch, "batches": batches, "finished": finished}
+        best = batches == 0 and self.best.epoch == epoch - 1
+        self.place = {"epoch": epoch, "batches": batches, "finished": finished, "best": best}
         for logger in trainer.loggers:
             logger.experiment.flush()  # type: ignore[attr-defined]
         trainer.save_checkpoint(self.run / "checkpoints" / LAST)

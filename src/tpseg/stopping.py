@@ -36,6 +36,10 @@ class StopRequest:
                 self.before.setdefault(one, signal.getsignal(one))
                 if signal.getsignal(one) is not signal.SIG_IGN:
                     signal.signal(one, self._asked)
+            if hasattr(signal, "SIGCHLD"):
+                # PyTorch's handler raises wherever the main thread is when a loading process dies, in the midst of a step too.
+                # Without it that is noticed when the next images do not come, a few seconds later, and no step is lost.
+                self.before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:

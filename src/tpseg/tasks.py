@@ -33,12 +33,16 @@ class Task:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
             raise UsageError(f"task name {self.name!r}: expected letters, digits, '_' and '-' only")
+        if self.name == "auto":
+            raise UsageError("task name 'auto': predict's '--task auto' means that the model chooses; give the task another name")
 
     @property
     def title(self) -> str:
         return self.description or self.name
 
 
+MOST_TASKS = 1000
+"""Of a set: with more, building a model takes minutes, and the list is damaged or hostile."""
 ALWAYS_SAVED = ("name", "modality", "description")
 """The others are in `tasks.json` where they are set."""
 
@@ -48,13 +52,14 @@ class TaskSet(Sequence[Task]):
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._tasks = tuple(tasks)
-        names = [task.name for task in self._tasks]
-        if not names:
+        if not self._tasks:
             raise UsageError("a task set needs at least one task, found none")
-        for name in names:
-            if names.count(name) > 1:
-                raise UsageError(f"task {name!r} is listed twice; task names must be unique")
-        self._ids = {name: position for position, name in enumerate(names)}
+        if len(self._tasks) > MOST_TASKS:
+            raise UsageError(f"a task set holds at most {MOST_TASKS:,} tasks, found {len(self._tasks):,}")
+        self._ids = {task.name: position for position, task in enumerate(self._tasks)}
+        for position, task in enumerate(self._tasks):
+            if self._ids[task.name] != position:
+                raise UsageError(f"task {task.name!r} is listed twice; task names must be unique")
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -94,7 +99,11 @@ class TaskSet(Sequence[Task]):
         """Read `tasks.json`; raises DataError for a file that is not one."""
         try:
             entries = read_json(path)["tasks"]
-            return cls([Task(**entry) for entry in entries])
+            tasks = cls([Task(**entry) for entry in entries])
+            for task in tasks:
+                if not all(isinstance(value, str) for value in vars(task).values()):
+                    raise TypeError(f"task '{task.name}' has a field that is no text")
+            return tasks
         except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
             raise DataError(f"{path}: not a task list written by tpseg ({error})") from error
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import lightning
 import pandas as pd
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
@@ -184,12 +184,11 @@ def train_in(crew: Crew, run: Run, prepared: bool = False) -> None:
     if cache is not None:
         cache.fill(track_calls if run.bar else None)
     origin, record = provenance(config.training.seed, data) if crew.rank == 0 else ({}, "")
-    callbacks: list[Callback] = [
-        ModelCheckpoint(out / "checkpoints", "best", monitor="val/dice", mode="max", enable_version_counter=False),
-        saving := Saving(out, config.training.checkpoint_minutes, stop := StopRequest()),
-        BestModel(out / "model", origin, record, run.start.saved if run.start else None),
-        History(out / "logs" / "metrics.csv"),
-    ]
+    origin["run"] = conduct(run, crew)
+    best = BestModel(out / "model", origin, record, run.start.saved if run.start else None)
+    stop = StopRequest()
+    saving = Saving(out, best, config.training.checkpoint_minutes, stop)
+    callbacks: list[Callback] = [best, History(out / "logs" / "metrics.csv"), saving]
     if config.training.early_stopping is not None:
         callbacks.append(EarlyStopping("val/dice", mode="max", patience=config.training.early_stopping))
     if run.bar and crew.rank == 0:
@@ -228,6 +227,22 @@ def train_in(crew: Crew, run: Run, prepared: bool = False) -> None:
         raise OutOfMemory(
             f"out of memory at training.batch_size {config.training.batch_size}: {advice(module, trainer, config, crew.size)}; {saved}"
         )
+
+
+def conduct(run: Run, crew: Crew) -> dict[str, Any]:
+    """What provenance.json says of how a run was conducted: with the data's hash, versions and machine enough to repeat it."""
+    settings = run.config.to_dict()
+    del settings["sampling"]["cache"]  # a folder of this machine; it changes no batch
+    return {
+        "settings": settings,
+        "steps": run.steps,
+        "tasks": None if run.tasks is None else list(run.tasks),
+        "devices": crew.devices,
+        "nodes": crew.nodes,
+        "strategy": run.strategy,
+        "precision": resolve_precision(run.config.training.precision),
+        "from_model": run.start is not None,
+    }
 
 
 def going_on(out: Path, total_steps: int, crew: Crew) -> Place | None:

@@ -20,7 +20,8 @@ def kennel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kennel]:
     yield one
     assert one.process.stdin is not None
     one.process.stdin.close()
-    one.process.wait(60)
+    one.process.kill()
+    one.process.wait()
     assert one.process.stdout is not None
     one.process.stdout.close()
 

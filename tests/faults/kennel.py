@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,20 @@ from tpseg.recipe import LesionModule
 def slow_writes(run: Path) -> None:
     """Every write of a checkpoint takes its time; RUN.writing says how many checkpoints were begun."""
     write, begin = tpseg.checkpoints.Hashed.write, tpseg.checkpoints.write_checkpoint
-    begun = 0
+    begun, written = 0, 0
 
     def slowly(self: Any, data: Any) -> int:
-        time.sleep(0.0005)
+        nonlocal written
+        written += 1
+        if written % 20 == 0:
+            time.sleep(0.001)
         return write(self, data)
 
-    def beginning(content: dict[str, Any], path: Path) -> None:
+    def beginning(content: dict[str, Any], path: Path, best: bool) -> None:
         nonlocal begun
-        if path.name == tpseg.checkpoints.LAST:
-            begun += 1
-            Path(f"{run}.writing").write_text(str(begun))
-        begin(content, path)
-        time.sleep(0.002)
+        begun += 1
+        Path(f"{run}.writing").write_text(str(begun))
+        begin(content, path, best)
 
     tpseg.checkpoints.Hashed.write = slowly  # type: ignore[method-assign]
     tpseg.callbacks.write_checkpoint = beginning  # type: ignore[assignment]
@@ -101,13 +103,13 @@ def interrupt_validation(run: Path) -> None:
 
 
 def dead_worker(run: Path) -> None:
-    """A loading process is killed when it is to read the fourth image."""
+    """A loading process is killed when it is to read the twentieth image, in the fourth batch."""
     read = LesionDataset.__getitem__
     seen: list[int] = []
 
     def getitem(self: LesionDataset, item: Any) -> Any:
         seen.append(1)
-        if len(seen) == 12 and self.augmentation != "none":
+        if len(seen) == 20 and self.augmentation != "none":
             os.kill(os.getpid(), signal.SIGKILL)
         return read(self, item)
 
@@ -137,9 +139,9 @@ def no_memory(run: Path) -> None:
 
 
 def address_space(run: Path) -> None:
-    """This process gets 700 MB more of address space than it has: a real lack of memory."""
+    """This process gets 2.2 GB more of address space than it has: a real lack of memory."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2_200_000_000, resource.RLIM_INFINITY))
 
 
 def run(order: dict[str, Any]) -> int:
@@ -157,22 +159,29 @@ def run(order: dict[str, Any]) -> int:
     return tpseg.cli.main(words)
 
 
+def say(word: object) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     torch.set_num_threads(1)
     nn.Linear(1, 1)  # what PyTorch imports late
-    print("ready", flush=True)
+    say("ready")
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
             code = 70
             try:
                 code = run(json.loads(line))
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(code)
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        say(pid)
+        say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 if __name__ == "__main__":

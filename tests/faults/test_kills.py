@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from tpseg.checkpoints import newest
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
 STEPS = 8
+logger = logging.getLogger(__name__)  # the figures: pytest -m slow --log-cli-level=INFO
 
 
 def resumed(kennel: Kennel, command: Command, run: Path) -> None:
@@ -75,13 +77,13 @@ def test_killed_in_the_midst_of_writing_a_checkpoint_no_more_than_one_step_is_lo
 @pytest.mark.slow
 def test_fifty_kills_and_fifty_resumes(kennel: Kennel, command: Command, whole, tmp_path):
     steps = kill_and_resume(kennel, command, whole, tmp_path, kills=50, seed=3)
-    print(f"\nsteps saved when killed: {steps}")
+    logger.info("steps saved when killed: %s", steps)
     assert len(set(steps)) >= 5  # all over the run, not before it began or after it ended
 
 
 @pytest.mark.slow
 def test_twenty_kills_in_the_midst_of_a_write(kennel: Kennel, command: Command, whole, tmp_path):
     lost = kill_in_writes(kennel, command, whole, tmp_path, kills=20, seed=4)
-    print(f"\nsteps lost when killed in a write: {lost}")
+    logger.info("steps lost when killed in a write: %s", lost)
     assert max(lost) <= 1
     assert 1 in lost  # the kill did hit the write

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,8 +24,10 @@ ODD: tuple[Any, ...] = (
     [1], [[1, 2]], [["a"]], {"a": 1}, {"": {}}, [[10**400] * 6], ["x"] * 300,
 )  # fmt: skip
 YAML_PIECES = (
-    "&a ", "*a", "<<: *a\n", "!!python/object/apply:os.system [x]\n", "!!binary x\n", "!!int x\n", "!!timestamp 2001-99-99\n", "? ", "- " * 50,
-    "[" * 60, "{" * 60, "---\n", "...\n", "%YAML 9.9\n", "\t", "|\n", ">\n", "2001-99-99", "1:1:1:1", ".inf", "0b1", "0o8", "~", "\x85", "\x00",
+    "&a ", "*a", "<<: *a\n", "!!python/object/apply:os.system [x]\n", "!!binary x\n", "!!int x\n", "!!timestamp 2001-99-99\n",
+    "? ", "- " * 50,
+    "[" * 60, "{" * 60, "---\n", "...\n", "%YAML 9.9\n", "\t", "|\n", ">\n", "2001-99-99", "1:1:1:1", ".inf", "0b1", "0o8", "~",
+    "\x85", "\x00",
     "&a [*a]", "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "tasks: ", "!<tag:yaml.org,2002:set> {a}\n",
 )  # fmt: skip
 
@@ -40,7 +43,20 @@ def mutated(whole: bytes, kind: str, number: int) -> bytes:
             return content
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         content = damaged(content, rng)
-    return content
+    return with_sums(content) if kind == "png" and rng.random() < 0.8 else content
+
+
+def with_sums(png: bytes) -> bytes:
+    """A PNG's chunks with checksums that are right, so that what is in them is read."""
+    place, parts = 8, [png[:8]]
+    while place + 12 <= len(png):
+        length = int.from_bytes(png[place : place + 4], "big")
+        body = png[place + 4 : place + 8 + length]
+        if len(body) < length + 4:
+            break
+        parts += [png[place : place + 4], body, zlib.crc32(body).to_bytes(4, "big")]
+        place += 12 + length
+    return b"".join([*parts, png[place:]])
 
 
 def damaged(whole: bytes, rng: random.Random) -> bytes:
@@ -97,7 +113,9 @@ def odd_value(content: Any, rng: random.Random) -> Any:
         else:
             other = content
             for key in rng.choice(spots):
-                other = other[key] if (isinstance(other, dict) and key in other) or isinstance(other, list) and key < len(other) else other
+                other = (
+                    other[key] if (isinstance(other, dict) and key in other) or (isinstance(other, list) and key < len(other)) else other
+                )
             inner[path[-1]] = copy.deepcopy(other)
     return content
 
@@ -146,7 +164,20 @@ def odd_csv(whole: bytes, rng: random.Random) -> bytes:
 
 def odd_zip(whole: bytes, rng: random.Random) -> bytes:
     """Members with names, links and sizes that nobody should believe."""
-    names = (f"../{CANARY}.txt", f"/{CANARY}.txt", f"a/../../{CANARY}.txt", f"..\\{CANARY}.txt", "C:/x", "", "a", "a/", "con", ".", "a" * 300, "\u202e.png")
+    names = (
+        f"../{CANARY}.txt",
+        f"/{CANARY}.txt",
+        f"a/../../{CANARY}.txt",
+        f"..\\{CANARY}.txt",
+        "C:/x",
+        "",
+        "a",
+        "a/",
+        "con",
+        ".",
+        "a" * 300,
+        "\u202e.png",
+    )
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
         for info in old.infolist():

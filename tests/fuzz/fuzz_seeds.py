@@ -116,7 +116,12 @@ CONTENT = {"set/images/a.png": b"\x89PNG" * 20, "set/masks/a.png": bytes(500), "
 
 
 def zipped(folder: Path) -> None:
-    for name, method in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED), ("bzip2", zipfile.ZIP_BZIP2), ("lzma", zipfile.ZIP_LZMA)):
+    for name, method in (
+        ("stored", zipfile.ZIP_STORED),
+        ("deflated", zipfile.ZIP_DEFLATED),
+        ("bzip2", zipfile.ZIP_BZIP2),
+        ("lzma", zipfile.ZIP_LZMA),
+    ):
         with zipfile.ZipFile(folder / f"{name}.zip", "w", method) as archive:
             for member, content in CONTENT.items():
                 archive.writestr(member, content)
@@ -154,7 +159,9 @@ def split(folder: Path) -> None:
 
 
 def scores(folder: Path) -> None:
-    (folder / "test.csv").write_text("task,image,group,protocol,dice,iou,hd95\nlesion,a.png,p1,default,0.5,0.4,3\nlesion,b.png,,default,1.0,,\n")
+    (folder / "test.csv").write_text(
+        "task,image,group,protocol,dice,iou,hd95\nlesion,a.png,p1,default,0.5,0.4,3\nlesion,b.png,,default,1.0,,\n"
+    )
 
 
 def record(folder: Path) -> None:
@@ -210,7 +217,12 @@ def labelme(folder: Path) -> None:
 
 
 def nnunet(folder: Path) -> None:
-    content = {"labels": {"background": 0, "tumour": 1, "whole": [1, 2]}, "channel_names": {"0": "CT"}, "numTraining": 1, "file_ending": ".nii.gz"}
+    content = {
+        "labels": {"background": 0, "tumour": 1, "whole": [1, 2]},
+        "channel_names": {"0": "CT"},
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    }
     (folder / "dataset.json").write_text(json.dumps(content))
 
 
@@ -226,7 +238,9 @@ def model(folder: Path) -> None:
     TRUNK_SIZES["tiny"] = TRUNK
     torch.manual_seed(0)
     made = create(build_config(SETTINGS["model"], ModelConfig), TASKS)
-    save_model(made, folder / "model", {"date": "2026-11-22", "seed": 1, "training": {"metrics": {"val/dice/bright_disc": 0.5}, "epoch": 1}})
+    save_model(
+        made, folder / "model", {"date": "2026-11-22", "seed": 1, "training": {"metrics": {"val/dice/bright_disc": 0.5}, "epoch": 1}}
+    )
 
 
 def trusted_model(folder: Path) -> None:
@@ -266,6 +280,3 @@ def trunk(folder: Path, suffix: str) -> None:
     else:
         torch.save({"model": state}, folder / "trunk.pt")
         torch.save(state, folder / "old.pt", _use_new_zipfile_serialization=False)
-
-
-

@@ -26,14 +26,14 @@ from tpseg.data.sources.source import Pair, Source
 from tpseg.errors import DataError
 from tpseg.evaluation import read_rows
 from tpseg.export.description import Description
-from tpseg.files import read_json_object
+from tpseg.files import file_sha256, read_json_object
 from tpseg.models.checkpoint import load_model
 from tpseg.models.trunk import TRUNK_SIZES, Trunk
 from tpseg.models.trunk_weights import load_trunk_weights
 from tpseg.run_folder import read_settings
 from tpseg.studies.plan import read_budget, read_study
 from tpseg.tasks import TaskSet
-from tpseg.trust.record import load_trust
+from tpseg.trust.record import load_trust, model_sha256
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,17 @@ class Target:
     read: Callable[[Path, Path], object]
     """Reads a file; the second path is the folder that `around` filled."""
     kind: str = "bytes"
-    """What the file is to the mutator: bytes, json, yaml, csv or zip."""
+    """What the file is to the mutator: bytes, json, yaml, csv, png or zip."""
     around: Callable[[Path], None] = lambda folder: None
 
 
 def picture(path: Path, around: Path) -> None:
     failures = []
-    for read in (read_image, lambda path: to_mask(open_image(path), path), lambda path: lesion(decode(path.read_bytes(), path.name), "mask")):
+    for read in (
+        read_image,
+        lambda path: to_mask(open_image(path), path),
+        lambda path: lesion(decode(path.read_bytes(), path.name), "mask"),
+    ):
         try:
             read(path)
         except DataError as error:
@@ -108,9 +112,22 @@ def model_file(name: str, read: Callable[[Path], object] = load_model) -> Callab
 
     def run(path: Path, around: Path) -> object:
         shutil.copyfile(path, around / "model" / name)
+        for beside, key in (("config.json", "weights_sha256"), ("trust.json", "tensors_sha256"), ("trust.json", "weights_sha256")):
+            if name.endswith(".safetensors"):  # who forges weights forges their checksums too
+                resum(around / "model", beside, key)
         return read(around / "model")
 
     return run
+
+
+def resum(folder: Path, beside: str, key: str) -> None:
+    if (folder / beside).is_file():
+        content = json.loads((folder / beside).read_text())
+        if key == "tensors_sha256":
+            content[key] = file_sha256(folder / "trust.safetensors")
+        else:
+            content[key] = file_sha256(folder / "model.safetensors") if beside == "config.json" else model_sha256(folder)
+        (folder / beside).write_text(json.dumps(content))
 
 
 def model_seed(name: str) -> Callable[[Path], None]:
@@ -161,7 +178,7 @@ def model_config(folder: Path) -> None:
 
 
 TARGETS: dict[str, Target] = {
-    "png": Target(lambda folder: seeds.picture(folder, "png"), picture),
+    "png": Target(lambda folder: seeds.picture(folder, "png"), picture, "png"),
     "jpeg": Target(lambda folder: seeds.picture(folder, "jpg"), picture),
     "tiff": Target(lambda folder: seeds.picture(folder, "tif"), picture),
     "bmp": Target(lambda folder: seeds.picture(folder, "bmp"), picture),
@@ -185,7 +202,9 @@ TARGETS: dict[str, Target] = {
     "labelme": Target(seeds.labelme, annotation(LabelmeSource, "0.json"), "json", seeds.pictures_around),
     "nnunet": Target(seeds.nnunet, annotation(NnunetSource, "dataset.json"), "json", seeds.nnunet_around),
     "config.json": Target(model_seed("config.json"), model_file("config.json", model_config), "json", seeds.model),
-    "tasks.json": Target(model_seed("tasks.json"), model_file("tasks.json", lambda folder: TaskSet.load(folder / "tasks.json")), "json", seeds.model),
+    "tasks.json": Target(
+        model_seed("tasks.json"), model_file("tasks.json", lambda folder: TaskSet.load(folder / "tasks.json")), "json", seeds.model
+    ),
     "provenance.json": Target(
         model_seed("provenance.json"),
         model_file("provenance.json", lambda folder: read_json_object(folder / "provenance.json", "not one")),

@@ -58,6 +58,12 @@ def grown(parent: Any) -> Any:
     return join(parent, child)
 
 
+@cache
+def grown_of(kind: str = "cumulative_sigmoid") -> Any:
+    """`parent_of` the kind, grown; made once."""
+    return grown(parent_of(kind))
+
+
 @contextmanager
 def precision(name: str) -> Iterator[None]:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=name == "bf16"):
@@ -109,8 +115,7 @@ def test_a_model_whose_tasks_differ_in_nothing_refuses_to_grow() -> None:
 @every_kind
 @pytest.mark.parametrize("number", ["fp32", "bf16"])
 def test_old_tasks_answer_as_before_bit_for_bit(kind: str, number: str) -> None:
-    parent = parent_of(kind)
-    after = grown(parent)
+    parent, after = parent_of(kind), grown_of(kind)
     assert after.tasks.names == [*TASKS.names, "kidney_tumour"]
     assert after.tasks[3] == NEW
     image = noise(6, 3, 24, 40)
@@ -123,8 +128,7 @@ def test_old_tasks_answer_as_before_bit_for_bit(kind: str, number: str) -> None:
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("number", ["fp32", "bf16"])
 def test_hardened_models_answer_as_before_also_where_tasks_share_the_first_blocks(reading: str, number: str) -> None:
-    parent = deepcopy(parent_of(reading))
-    after = grown(parent)
+    parent, after = deepcopy(parent_of(reading)), deepcopy(grown_of(reading))
     for model in (parent, after):
         model.harden()
     image = noise(2, 3, 64, 64)
@@ -248,7 +252,7 @@ def test_extract_keeps_the_answers_and_drops_the_others_tensors(kind: str) -> No
 
 def test_what_was_grown_and_taken_away_again_is_the_parent() -> None:
     parent = parent_of()
-    back = extract(grown(parent), TASKS.names)
+    back = extract(grown_of(), TASKS.names)
     before = parent.state_dict()
     assert all(same_bits(value, before[key]) for key, value in back.state_dict().items())
     assert back.tasks == TASKS

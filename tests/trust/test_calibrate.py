@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tpseg.data.manifest import DataSet, read_dataset
 from tpseg.errors import DataError, UsageError
 from tpseg.tasks import TaskSet
 from tpseg.trust.calibrate import calibrate, measure, some_of_each
+from tpseg.trust.confidence import read_confidence
 from tpseg.trust.outliers import Outliers
 from tpseg.trust.recognition import Recognition
 from tpseg.trust.record import Trust, load_trust
@@ -43,6 +45,21 @@ def test_the_verb_writes_the_record_the_numbers_and_a_figure(run, discs, capsys)
     assert "(test)" in printed
     assert "100.0" in printed
     assert "Mistaken: none" in printed
+
+
+def test_how_sure_masks_are_is_kept_with_the_record_for_each_task(run, discs, tmp_path, capsys):
+    assert main(["calibrate", str(run), "--data", str(discs), "--out", str(tmp_path / "plain")]) == 0
+    assert "How sure? (test)" in capsys.readouterr().out
+    for name in ("reliability_test", "expected_dice_test", "review_test"):
+        assert (tmp_path / "plain" / f"{name}.png").stat().st_size > 1000
+    trust = load_trust(run / "model")
+    assert trust is not None
+    plain = read_confidence(trust.confidence)
+    assert list(plain) == ["bright_disc", "dark_disc"]
+    assert not plain["bright_disc"].augmented
+    augmented = calibrate(str(run), read_dataset(discs), tmp_path / "tta", augmented=True)
+    assert augmented.confidence["bright_disc"].augmented
+    assert torch.equal(augmented.trust.space.axes, trust.space.axes)  # images are described as they are
 
 
 def test_twice_the_same_record(run, discs, tmp_path):
@@ -108,3 +125,22 @@ def test_what_is_stated_of_a_split_by_hand():
     assert found.false_warnings == {"one": 0.25, "two": 0.0}
     assert found.missed == {"one": 0.0, "two": 0.25}
     assert found.false_alarms == {"one": 0.25, "two": 0.0}
+
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL8 = Path(os.environ.get("TPSEG_REAL8", ROOT.parent / "shared" / "data" / "real8"))
+TRAINED = sorted((ROOT / "runs" / "study" / "cells").glob("A4-seed42-*/run"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (REAL8.is_dir() and TRAINED), reason="needs real8 and a model trained on it")
+def test_on_real_images_nineteen_tasks_of_twenty_are_recognised(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the trunk is the real one
+    run = shutil.copytree(TRAINED[0], tmp_path / "run")
+    names = json.loads((run / "model" / "tasks.json").read_text())["tasks"]
+    entries = "".join(f"  {task['name']}: {{data: {REAL8 / task['name'] / 'split.csv'}}}\n" for task in names)
+    (tmp_path / "tasks.yaml").write_text(f"tasks:\n{entries}")
+    data = read_dataset(tmp_path / "tasks.yaml")
+    some = DataSet(data.source, data.tasks, tuple(case for position, case in enumerate(data.cases) if position % 3 == 0))
+    found = calibrate(str(run), some, tmp_path / "out", images=60)
+    assert [one.accuracy >= 0.95 for one in found.measured] == [True, True]

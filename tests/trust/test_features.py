@@ -13,6 +13,7 @@ from tpseg.errors import UsageError
 from tpseg.models.catalogue import create
 from tpseg.network import TorchNetwork
 from tpseg.tasks import Task, TaskSet
+from tpseg.trust.augmented import AugmentedNetwork
 from tpseg.trust.features import describe, describe_all, describe_with
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
@@ -83,7 +84,7 @@ def test_every_model_with_a_trunk_can_describe_images(images, changes):
 
 def test_a_model_without_a_trunk_says_so(images):
     with pytest.raises(UsageError, match="'monai_unet' has no trunk"):
-        describe(model(architecture="monai_unet", width=4), images)
+        describe_with(TorchNetwork(model(architecture="monai_unet", width=4), "cpu"), images)
 
 
 def test_an_exported_network_says_so(images):
@@ -92,6 +93,11 @@ def test_an_exported_network_says_so(images):
 
     with pytest.raises(UsageError, match="exported file"):
         describe_with(Exported(), images)  # type: ignore[arg-type]
+
+
+def test_a_network_that_is_asked_for_mirror_images_describes_the_image_itself(images):
+    network = TorchNetwork(model(), "cpu")
+    assert torch.equal(describe_with(AugmentedNetwork(network), images), describe_with(network, images))
 
 
 def test_many_images_are_described_batch_by_batch(images):

@@ -9,7 +9,7 @@ import tpseg
 from tpseg.arguments import Verb, overview, read_arguments, split_verb
 from tpseg.cli.data import data_check, data_list, data_prepare, data_split, data_stats, data_view, phantoms
 from tpseg.cli.grow import add_task, merge, remove_task, rename_task
-from tpseg.cli.learn import compare, evaluate, info, report, study, train
+from tpseg.cli.learn import compare, evaluate, info, report, reproduce, study, train
 from tpseg.cli.trust import calibrate
 from tpseg.cli.use import export, predict
 from tpseg.cli.words import error_console, guard_log, out_console
@@ -25,6 +25,7 @@ VERBS = (
     Verb("data view", data_view, positional=("data",)),
     Verb("data split", data_split, positional=("folder",)),
     Verb("train", train, presets=True),
+    Verb("reproduce", reproduce, positional=("run",)),
     Verb("evaluate", evaluate, positional=("model",)),
     Verb("compare", compare, positional=("first", "second")),
     Verb("calibrate", calibrate, positional=("model",)),

@@ -8,6 +8,15 @@ from typing import Literal
 from tpseg.cli.words import out_console
 
 
+def say_uncalibrated(model: str, made: Path) -> None:
+    """Tell a person whose model was calibrated that the new one is not."""
+    from tpseg.models.checkpoint import find_model
+    from tpseg.trust.record import JSON
+
+    if (find_model(model) / JSON).is_file():
+        out_console.print(f"{model} is calibrated; this model is another and is not: tpseg calibrate {made} --data tasks.yaml")
+
+
 def add_task(
     model: str,
     data: Path,
@@ -56,6 +65,7 @@ def add_task(
     )  # fmt: skip
     out_console.print(tables(cost))
     out_console.print(f"grown: the best model is {out / 'model'}; the old tasks' tensors in it are the old model's, bit for bit")
+    say_uncalibrated(model, out)
 
 
 def remove_task(model: str, names: list[str], out: Path, weights: str | None = None) -> None:
@@ -70,6 +80,7 @@ def remove_task(model: str, names: list[str], out: Path, weights: str | None = N
     from tpseg.growing import remove_tasks
 
     out_console.print(f"wrote {remove_tasks(model, names, out, weights)}")
+    say_uncalibrated(model, out)
 
 
 def rename_task(model: str, old: str, new: str, out: Path, weights: str | None = None) -> None:
@@ -85,6 +96,7 @@ def rename_task(model: str, old: str, new: str, out: Path, weights: str | None =
     from tpseg.growing import rename_task as run
 
     out_console.print(f"wrote {run(model, old, new, out, weights)}")
+    say_uncalibrated(model, out)
 
 
 def merge(first: str, second: str, out: Path, weights: str | None = None) -> None:
@@ -100,3 +112,4 @@ def merge(first: str, second: str, out: Path, weights: str | None = None) -> Non
 
     place, added = run(first, second, out, weights)
     out_console.print(f"wrote {place}: {first} with {', '.join(added)}")
+    say_uncalibrated(first, out)

@@ -51,6 +51,23 @@ def train(
         out_console.print(f"trained: the best model is {out / 'model'}. Next: tpseg evaluate {out} --data {data}")
 
 
+def reproduce(run: str, data: Path | None = None, out: Path | None = None) -> int:
+    """Repeat a training run from what it says of itself, and compare: weights bit by bit, and metrics. Exits 1 if they differ.
+
+    Args:
+        run: Run folder of tpseg train, or a model folder.
+        data: The data set's tasks.yaml, if it is not where it was; for a model folder always.
+        out: Run folder to write; by default beside the run, its name with -again.
+    """
+    from tpseg.reproduction import reproduce as repeat
+
+    found = repeat(Path(run), data, out)
+    if found.table().row_count:
+        out_console.print(found.table())
+    out_console.print(found.verdict())
+    return 0 if found.same else 1
+
+
 def evaluate(
     data: Path,
     model: str | None = None,
@@ -82,6 +99,8 @@ def evaluate(
     from tpseg.data.manifest import read_dataset
     from tpseg.evaluation import evaluate_model, evaluate_predictions, place_of_evaluation, summary_table
     from tpseg.metrics import resolve_protocols
+    from tpseg.models.card import refresh_card
+    from tpseg.models.checkpoint import find_model
     from tpseg.prediction import Segmenter
     from tpseg.progress import track
 
@@ -95,6 +114,8 @@ def evaluate(
         place = out or place_of_evaluation(model)
         segmenter = Segmenter(model, weights=weights, trust=trust)
         summary = evaluate_model(segmenter, dataset, split, ["all"], place, batch_size=batch_size, watch=track)
+        if split == "test" and tasks is None and Path(model).is_dir():
+            refresh_card(find_model(model), place / "test.json")
     else:
         raise UsageError("evaluate what? Give either MODEL or --predictions FOLDER")
     names = resolve_protocols(protocol)

@@ -12,6 +12,7 @@ def calibrate(
     data: Path,
     out: Path | None = None,
     images: int = 500,
+    tta: bool = False,
     weights: str | None = None,
     device: str | None = None,
     batch_size: int = 8,
@@ -26,22 +27,37 @@ def calibrate(
         data: The tasks.yaml of the data set that it was trained on.
         out: Where to write calibration.json and figures; by default trust/ in the run folder, or beside a model folder.
         images: Training images of each task to look at, at most.
+        tta: Calibrate masks that are averaged over mirror images, for 'tpseg predict --tta'.
         weights: File of the frozen trunk, if it is not where the model's config.json says.
         device: cpu, cuda, mps; by default the fastest there is.
         batch_size: Images in a forward pass.
     """
     from tpseg.data.manifest import read_dataset
     from tpseg.evaluation import place_of_evaluation
+    from tpseg.models.card import refresh_card
     from tpseg.models.checkpoint import find_model
     from tpseg.progress import track
     from tpseg.tasks import TaskSet
     from tpseg.trust.calibrate import calibrate as run
-    from tpseg.trust.tables import draw_confusion, mistaken, recognition_table
+    from tpseg.trust.figures import draw_expected_dice, draw_reliability, draw_review
+    from tpseg.trust.stated import expected_and_true
+    from tpseg.trust.tables import confidence_table, draw_confusion, mistaken, recognition_table
 
     place = out or place_of_evaluation(model).with_name("trust")
-    found = run(model, read_dataset(data), place, images=images, weights=weights, device=device, batch_size=batch_size, watch=track)
+    found = run(
+        model, read_dataset(data), place, images=images, augmented=tta, weights=weights, device=device, batch_size=batch_size, watch=track
+    )
+    tasks = TaskSet.load(find_model(model) / "tasks.json")
+    titles = {task.name: task.title for task in tasks}
     for measured in found.measured:
         out_console.print(recognition_table(measured, found.trust))
         out_console.print("Mistaken: " + ("; ".join(mistaken(measured, found.trust)) or "none"))
-        draw_confusion(place / f"confusion_{measured.split}", measured, found.trust, TaskSet.load(find_model(model) / "tasks.json"))
+        draw_confusion(place / f"confusion_{measured.split}", measured, found.trust, tasks)
+    for stated in found.stated:
+        out_console.print(confidence_table(stated))
+        pairs = expected_and_true(found.observed[stated.split], found.confidence)
+        draw_reliability(place / f"reliability_{stated.split}", found.observed[stated.split], found.confidence, titles)
+        draw_expected_dice(place / f"expected_dice_{stated.split}", pairs, stated, titles)
+        draw_review(place / f"review_{stated.split}", pairs, stated)
+    refresh_card(found.folder, place_of_evaluation(model) / "test.json")
     out_console.print(f"wrote {found.folder / 'trust.json'}, {place / 'calibration.json'} and figures beside it")

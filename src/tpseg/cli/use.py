@@ -22,6 +22,10 @@ def predict(
     window: str | None = None,
     axis: str = "",
     tile: int | None = None,
+    tta: bool = False,
+    review: bool = False,
+    calibrated: bool = False,
+    threshold: Literal["half", "calibrated"] = "half",
     weights: str | None = None,
     trust: bool = False,
     device: str | None = None,
@@ -53,6 +57,11 @@ def predict(
             task's, else the file's.
         axis: Plane that volumes are cut in: axial, coronal, sagittal, or across voxel axis 0, 1 or 2; by default axial.
         tile: Cut images into overlapping tiles of so many pixels and blend what the model says of each; for very large images.
+        tta: Average what the model says of an image and its three mirror images, in four times the time.
+        review: Also write review.csv, the images that a person should look at first on top, with the Dice to expect of each mask. The
+            model must have been calibrated.
+        calibrated: Write the probabilities of --probability calibrated; the masks stay.
+        threshold: half, or calibrated for masks at the probability that was best on val, task by task.
         weights: File of the frozen trunk, if it is not where the model's config.json says.
         trust: Open a .pt2 file, which is a program and can do anything: only if you trust who made it.
         device: cpu, cuda, mps; by default the fastest there is.
@@ -66,6 +75,10 @@ def predict(
         if sr or format != "native" or window is not None or axis or tile is not None:
             raise UsageError(
                 "--sr, --format, --window, --axis and --tile belong to --engine local; leave them out or run without --engine ray"
+            )
+        if tta or review or calibrated or threshold != "half":
+            raise UsageError(
+                "--tta, --review, --calibrated and --threshold belong to --engine local; leave them out or run without --engine ray"
             )
         if task == "auto":
             raise UsageError("--task auto belongs to --engine local; name a task, or run without --engine ray")
@@ -98,11 +111,16 @@ def predict(
     from tpseg.prediction import Failure, Segmenter, choose_tasks, predict_files
     from tpseg.progress import track_calls
     from tpseg.trust.advice import TABLE, required_adviser, write_advice
+    from tpseg.trust.applied import apply_calibration
+    from tpseg.trust.review import REVIEW, write_review
 
     scans = find_scans(inputs)
-    segmenter = Segmenter(model, device=device, weights=weights, trust=trust)
+    if calibrated and not probability:
+        raise UsageError("--calibrated says how the probabilities of --probability are written; add --probability or leave it out")
+    segmenter = Segmenter(model, device=device, weights=weights, trust=trust, tta=tta)
     tasks = choose_tasks(segmenter.tasks, task, all_tasks)
     adviser = required_adviser(segmenter) if task == "auto" else segmenter.adviser
+    finish, reviewer = apply_calibration(segmenter, threshold=threshold == "calibrated", probabilities=calibrated, review=review)
     with track_calls("segmenting") as watch:
         results = predict_files(
             segmenter,
@@ -118,6 +136,8 @@ def predict(
             tile=tile,
             batch_size=batch_size,
             adviser=adviser,
+            reviewer=reviewer,
+            finish=finish,
             watch=watch,
         )
         failures = [result for result in results if isinstance(result, Failure)]
@@ -129,6 +149,11 @@ def predict(
         for advice in given:
             for warning in advice.warnings:
                 error_console.sentence(f"warning: {advice.name}: {warning}", style="yellow")
+    if reviewer is not None:
+        write_review(reviewer.table({} if adviser is None else adviser.given), Path(out) / REVIEW)
+        out_console.print(f"wrote {Path(out) / REVIEW}: what to look at first")
+    if finish is not None:
+        out_console.print(finish.said())
     out_console.print(f"segmented {len(scans) - len(failures)} of {len(scans)} images into {out}")
     return 1 if failures else 0
 

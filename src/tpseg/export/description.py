@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import tpseg
+from tpseg.config import LARGEST
 from tpseg.data.transforms import MEAN, STD
 from tpseg.errors import DataError, UsageError
-from tpseg.foreign import parse_json
+from tpseg.foreign import parse_json, short
 from tpseg.models.model import LesionModel
 from tpseg.tasks import Task, TaskSet
 
@@ -52,6 +53,22 @@ class Description:
     def as_int8(self) -> Description:
         return replace(self, precision="int8")
 
+    def check(self) -> None:
+        """Raise ValueError for a field that is not what it should be."""
+        numbers = (*self.mean, *self.std, self.threshold)
+        fits = {
+            "takes_task": isinstance(self.takes_task, bool),
+            "image_size": type(self.image_size) is int and 1 <= self.image_size <= LARGEST,
+            "mean, std and threshold": len(numbers) == 7 and all(type(value) in (int, float) and abs(value) < 1e6 for value in numbers),
+            "std": 0 not in self.std,
+            "precision, provenance_sha256 and version": all(
+                isinstance(text, str) for text in (self.precision, self.provenance_sha256, self.version)
+            ),
+        }
+        wrong = [name for name, fit in fits.items() if not fit]
+        if wrong:
+            raise ValueError(f"{wrong[0]}: not what tpseg writes")
+
     def to_json(self) -> str:
         content = {name: value for name, value in vars(self).items() if name != "tasks"}
         return json.dumps({"format": FORMAT, "tasks": [asdict(task) for task in self.tasks], **content})
@@ -65,9 +82,11 @@ class Description:
             content: dict[str, Any] = parse_json(text)
             found, tasks = content.pop("format"), content.pop("tasks")
             if found != FORMAT:
-                raise DataError(f"{path}: format {found}; this tpseg reads format {FORMAT}; install a tpseg that fits")
+                raise DataError(f"{path}: format {short(found)}; this tpseg reads format {FORMAT}; install a tpseg that fits")
             for name in ("mean", "std"):
                 content[name] = tuple(content[name])
-            return cls(TaskSet([Task(**task) for task in tasks]), **content)
+            described = cls(TaskSet([Task(**task) for task in tasks]), **content)
+            described.check()
+            return described
         except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise DataError(f"{path}: its entry '{KEY}' is damaged ({error}); export the model again") from error

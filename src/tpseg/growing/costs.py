@@ -71,13 +71,15 @@ def _score(numbers: Mapping, place: Path, name: str) -> Score:
 
 def ranking_table(cost: Cost) -> Table:
     """The model's tasks by how near they are to the new one."""
-    caption = "similarity: cosine of the new task's lesion and background, on a task's route, with its prototypes; Dice: of its own answers"
+    caption = (
+        "similarity: does lesion differ from background as it does for this task, by its prototypes, -1 to 1; Dice: of its own answers"
+    )
     table = Table(title=f"Which task is nearest to {cost.task}", caption=caption)
     for heading in ("Task", "Similarity", "Dice % as it is"):
         table.add_column(heading, justify="left" if heading == "Task" else "right")
     for one in cost.ranking:
         chosen = " (start)" if one["task"] == cost.start else ""
-        table.add_row(one["task"] + chosen, f"{one['similarity']:.4f}", f"{100 * one['dice']:.1f}")
+        table.add_row(one["task"] + chosen, f"{one['similarity']:.3f}", f"{100 * one['dice']:.1f}")
     return table
 
 

@@ -28,8 +28,9 @@ class Kinship:
 
     task: str
     similarity: float
-    """Cosine of the new task's lesion and background, as mean features on the task's route, with its prototypes; mean over both and
-    over the PGTDs, in [-1, 1]."""
+    """Whether lesion and background differ as they do for this task: cosine of f̄_fg − f̄_bg, the new task's mean features on this
+    task's route, with its P_fg − P_bg; mean over the PGTDs, in [-1, 1]. The differences, for what all features have in common
+    makes up most of their cosines and ranks by chance (docs/growing.md)."""
     dice: float
     """Mean Dice of the task's own answers on the new task's training images, nothing trained."""
 
@@ -64,5 +65,6 @@ def rank_tasks(model: LesionModel, cases: Sequence[Case]) -> list[Kinship]:
 
 
 def _cosines(sums: Tensor, prototypes: Tensor) -> Tensor:
-    """Mean cosine of foreground and background, (T, 2, C) twice in, (T,) out."""
-    return (F.normalize(sums, dim=-1) * prototypes).sum(-1).mean(-1)
+    """Cosine of foreground less background, (T, 2, C) twice in, (T,) out."""
+    means = F.normalize(sums, dim=-1)
+    return F.cosine_similarity(means[:, 0] - means[:, 1], prototypes[:, 0] - prototypes[:, 1], dim=-1)

@@ -6,7 +6,9 @@ A frozen trunk is not stored again: config.json names its source and its SHA-256
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,8 +22,9 @@ from torch import Tensor
 
 from tpseg.config import ModelConfig, build_config
 from tpseg.errors import DataError, UsageError
-from tpseg.files import read_json_object, replacing_folder
-from tpseg.foreign import read_json
+from tpseg.files import file_sha256, read_json_object, replacing_folder
+from tpseg.foreign import read_json, short
+from tpseg.models.card import CARD, render_card
 from tpseg.models.catalogue import create, create_without_memory
 from tpseg.models.model import LesionModel
 from tpseg.models.trunk import is_own
@@ -47,17 +50,20 @@ def save_model(model: LesionModel, folder: Path, provenance: Mapping[str, Any] |
         trunk_hash = trunk_sha256(model.trunk)
         state = {key: value for key, value in state.items() if not is_trunk(key)}
     config = {"format": FORMAT, "model": asdict(model.config), "trunk_sha256": trunk_hash}
-    with replacing_folder(folder) as new:
-        (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with replacing_folder(folder, durable=True) as new:
         model.tasks.save(new / "tasks.json")
         (new / "provenance.json").write_text(json.dumps(dict(provenance), indent=2) + "\n")
         if record:
             (new / RECORD).write_text(record, encoding="utf-8")
-        (new / "README.md").write_text(model_card(model, provenance), encoding="utf-8")
+        (new / CARD).write_text(render_card(model.config, model.tasks, provenance), encoding="utf-8")
         try:
             save_file(state, new / "model.safetensors")
         except SafetensorError as error:  # a full disk, for one
-            raise OSError(f"{folder}/model.safetensors: cannot be written ({error})") from error
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), f"{folder}/model.safetensors") from error
+        config["weights_sha256"] = file_sha256(new / "model.safetensors")
+        (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load_model(source: Path | str, *, weights: str | None = None) -> LesionModel:
@@ -71,6 +77,7 @@ def load_model(source: Path | str, *, weights: str | None = None) -> LesionModel
     tasks = TaskSet.load(folder / "tasks.json")
     state = read_tensors(folder / "model.safetensors")
     refuse_misfit(folder, state, create_without_memory(config, tasks), trunk_hash is not None)
+    refuse_damage(folder)
     model = create(config, tasks)
     if trunk_hash is not None and model.trunk is not None:
         load_trunk_weights(model.trunk, weights or config.weights or "")
@@ -95,6 +102,15 @@ def refuse_misfit(folder: Path, state: Mapping[str, Tensor], sketch: LesionModel
     for key, shape in expected.items():
         if state[key].shape != shape:
             raise DataError(f"{place}: does not fit config.json ({key} is {tuple(state[key].shape)}; expected {tuple(shape)})")
+
+
+def refuse_damage(folder: Path) -> None:
+    """Raise DataError for weights of which a bit is not as it was written. A model of an older tpseg has no sum to compare with."""
+    wanted = read_json_object(folder / "config.json", "not a model configuration written by tpseg").get("weights_sha256")
+    if wanted is not None and file_sha256(folder / "model.safetensors") != wanted:
+        raise DataError(
+            f"{folder}/model.safetensors: damaged: its SHA-256 is not the one in config.json; copy the folder again from where it was whole"
+        )
 
 
 def is_trunk(key: str) -> bool:
@@ -139,40 +155,5 @@ def read_model_config(folder: Path) -> tuple[ModelConfig, str | None]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a model configuration written by tpseg ({error})") from error
     if found != FORMAT:
-        raise DataError(f"{path}: format {found}; this tpseg reads format {FORMAT}; install a tpseg that fits")
+        raise DataError(f"{path}: format {short(found)}; this tpseg reads format {FORMAT}; install a tpseg that fits")
     return build_config(settings, ModelConfig, str(path)), trunk_hash
-
-
-def model_card(model: LesionModel, provenance: Mapping[str, Any]) -> str:
-    """README.md of a model folder, filled in from provenance."""
-    training = provenance.get("training", {})
-    dice = training.get("metrics", {})
-    rows = "\n".join(
-        f"| `{task.name}` | {task.modality} | {task.title} | {dice.get(f'val/dice/{task.name}', float('nan')):.3f} |"
-        for task in model.tasks
-    )
-    config = model.config
-    made_of = f"Architecture {config.architecture}; input {config.image_size} px."
-    if model.trunk is not None:
-        made_of += f" Trunk Hiera-{config.trunk}, {f'frozen, {config.weights}' if config.freeze else 'trained'}."
-    return f"""---
-library_name: tpseg
-tags: [image-segmentation, medical]
----
-# {config.architecture} model for {len(model.tasks)} lesion tasks
-
-{made_of}
-
-| task | modality | lesion | val Dice |
-|---|---|---|---|
-{rows}
-
-Dice: hard at ½, {config.image_size} px, mean over images, on the validation split the best epoch was picked on; it is no test result.
-
-    from tpseg import Segmenter
-    prediction = Segmenter("PATH/OF/THIS/FOLDER")("image.png", task="{model.tasks[0].name}")
-
-Trained {provenance.get("date", "(date unknown)")}, seed {provenance.get("seed", "unknown")}.
-`provenance.json` has the data's hash, versions and command; `data.csv` the SHA-256 of each image and mask, without names.
-Research software: not a medical device, not validated for clinical use.
-"""

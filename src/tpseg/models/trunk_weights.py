@@ -118,7 +118,8 @@ def refuse_long_header(path: Path) -> None:
         size = int.from_bytes(stream.read(8), "little")
     if size > MAX_HEADER:
         raise DataError(
-            f"{path}: cannot be read as weights; truncated or of another kind (its header claims {size:,} bytes; at most {MAX_HEADER:,} are read)"
+            f"{path}: cannot be read as weights; truncated or of another kind (its header claims {size:,} bytes; "
+            f"at most {MAX_HEADER:,} are read)"
         )
 
 

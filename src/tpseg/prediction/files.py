@@ -22,6 +22,8 @@ from tpseg.trust.judging import AUTO
 
 if TYPE_CHECKING:
     from tpseg.trust.advice import Adviser
+    from tpseg.trust.applied import Finish
+    from tpseg.trust.review import Reviewer
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def choose_tasks(tasks: TaskSet, task: str | None, all_tasks: bool) -> list[str]
     if task == AUTO:
         return [AUTO]
     if task is None and len(tasks) > 1:
-        raise UsageError(f"which task? Give --task NAME or --all-tasks; --task auto lets a calibrated model choose (tasks: {', '.join(tasks.names)})")
+        raise UsageError(f"which task? Give --task NAME or --all-tasks (tasks: {', '.join(tasks.names)})")
     return [tasks[tasks.id(task or tasks.names[0])].name]
 
 
@@ -102,6 +104,8 @@ def predict_files(
     tile: int | None = None,
     batch_size: int = 8,
     adviser: Adviser | None = None,
+    reviewer: Reviewer | None = None,
+    finish: Finish | None = None,
     watch: Watch = lambda done, total: None,
 ) -> Iterator[Path | Failure]:
     """Segment files and folders for one or several tasks into `out`; yields each scan's path when it is done, or its Failure.
@@ -112,7 +116,7 @@ def predict_files(
     `NAME_overlay` (PNG, a folder of PNGs for more than one frame, MP4 for a video) and `NAME_report.dcm`, the measurements of a
     DICOM scan. window, axis: as open_scan takes them; None for each task's own window. tile: cut frames into tiles of so many
     pixels and blend them. adviser: judges each scan first and keeps what it said; with one, the only task may be `auto`, the one
-    that each scan looks most like.
+    that each scan looks most like. reviewer: keeps how sure each mask is. finish: the last step before a mask is written.
 
     A bad file is reported and skipped. Files are read and written in threads while the network computes; about 3 · batch_size
     frames are in memory at a time, and of volumes and DICOM scans the masks, one byte a pixel, frame and task. Raises UsageError
@@ -135,7 +139,8 @@ def predict_files(
         parse_window(window)
     scans = [scan for file in files for scan in as_found(file)]
     folders = {task: out / task if len(tasks) > 1 else out for task in known}
-    plan = Plan(segmenter, tasks, out, folders, Wanted(probability, overlay, report, png), window, axis, tile, adviser)
+    wanted = Wanted(probability, overlay, report, png)
+    plan = Plan(segmenter, tasks, out, folders, wanted, window, axis, tile, adviser, reviewer, finish)
     names = output_names(scans)
     refuse_overwriting(scans, names, plan)
     return _stream(scans, names, plan, batch_size, watch)

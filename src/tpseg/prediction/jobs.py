@@ -20,6 +20,8 @@ from tpseg.prediction.segmenter import Answer, Loaded, Segmenter, by_window
 
 if TYPE_CHECKING:
     from tpseg.trust.advice import Adviser
+    from tpseg.trust.applied import Finish
+    from tpseg.trust.review import Reviewer
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Plan:
     tile: int | None
     adviser: Adviser | None = None
     """Judges each scan before it is segmented, and finds the task that `auto` stands for."""
+    reviewer: Reviewer | None = None
+    """Keeps of each mask what it takes to say how sure it is."""
+    finish: Finish | None = None
+    """The last step before a mask and its probability are written: smallest masks, calibrated probabilities."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +129,14 @@ class Job:
         """Take what the network says of a piece, a task each; from several threads."""
         if self.failure is not None or piece.loaded is None:
             return
+        if self.plan.reviewer is not None:
+            for answer in answers:
+                self.plan.reviewer.add(self.found, answer)
         if piece.frame is not None:
             side = (piece.frame.tiling.side,) * 2
             piece.weighed = {answer.task: piece.frame.tiling.weigh(resize_map(answer.logits, side).numpy()) for answer in answers}
         else:
-            maps = {answer.task: self._map(answer.probability()) for answer in answers}
+            maps = {answer.task: self._map(answer.task, answer.probability()) for answer in answers}
             piece.part = Part(piece.index, maps, piece.loaded.image if self.plan.wanted.overlay else None)
             self._write(piece.part)
         piece.loaded = None  # the pixels are needed no longer
@@ -159,6 +168,8 @@ class Job:
             self.failure = str(error)
         finally:
             self.cancel()
+        if self.plan.reviewer is not None:
+            self.plan.reviewer.close(self.found, self.failure is None)
         return self.found.path if self.failure is None else Failure(self.found.path, self.failure)
 
     def _write(self, part: Part) -> None:
@@ -168,8 +179,11 @@ class Job:
         except TPSegError as error:
             self.failure = str(error)
 
-    def _map(self, probability: np.ndarray) -> Map:
-        return Map(probability > 0.5, probability if self.plan.wanted.probability else None)
+    def _map(self, task: str, probability: np.ndarray) -> Map:
+        return self._finished(task, probability > 0.5, probability if self.plan.wanted.probability else None)
+
+    def _finished(self, task: str, mask: np.ndarray, probability: np.ndarray | None) -> Map:
+        return Map(mask, probability) if self.plan.finish is None else Map(*self.plan.finish(task, mask, probability))
 
     def _tiles(self, view: View) -> Collection[tuple[int, int]]:
         return [(0, 0)] if self.plan.tile is None else Tiling(view.scan.size, self.plan.tile)
@@ -181,7 +195,7 @@ class Job:
         return TiledFrame(view.scan, index, view.tasks, self.plan.tile, probability=wanted.probability, picture=wanted.overlay)
 
     def _assemble(self, frame: TiledFrame) -> Part:
-        maps = {task: Map(blend.mask, blend.probability) for task, blend in frame.finish().items()}
+        maps = {task: self._finished(task, blend.mask, blend.probability) for task, blend in frame.finish().items()}
         return Part(frame.index, maps, frame.picture, frame.factor)
 
 

@@ -27,6 +27,7 @@ from tpseg.trust.judging import AUTO
 
 if TYPE_CHECKING:
     from tpseg.trust.advice import Advice, Adviser
+    from tpseg.trust.confidence import Confidence
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Prediction:
     task: str
     advice: Advice | None = None
     """What a calibrated model makes of the image: the ranking of its tasks, and warnings; None where nothing was asked of it."""
+    expected_dice: float | None = None
+    """What a calibrated model expects the mask's Dice to be; None where nothing was asked of it, or `tta` is not as in calibration."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,19 @@ class Segmenter:
     """
 
     def __init__(
-        self, model: LesionModel | Path | str, *, device: str | None = None, weights: str | None = None, trust: bool = False
+        self,
+        model: LesionModel | Path | str,
+        *,
+        device: str | None = None,
+        weights: str | None = None,
+        trust: bool = False,
+        tta: bool = False,
     ) -> None:
         """model: where one lies, then loaded for prediction only, or one at hand, which is moved to the device and keeps its weights.
 
         weights: where the frozen trunk's file lies, if it is not where the model's config.json says. trust: open a .pt2 file, which
-        is a program and can do anything.
+        is a program and can do anything. tta: average what the model says of an image and its three mirror images (test-time
+        augmentation), in four times the time.
         """
         self.source = None if isinstance(model, LesionModel) else str(model)
         self.network: Network
@@ -112,6 +122,11 @@ class Segmenter:
             self.network = TorchNetwork(model, device)
         else:
             self.network = open_network(model, device, weights, trust)
+        self.augmented = tta
+        if tta:
+            from tpseg.trust.augmented import AugmentedNetwork
+
+            self.network = AugmentedNetwork(self.network)
         self.tasks = self.network.tasks
         self.image_size = self.network.image_size
 
@@ -130,6 +145,24 @@ class Segmenter:
         from tpseg.trust.advice import adviser_or_warning
 
         return adviser_or_warning(self)
+
+    @cached_property
+    def confidence(self) -> dict[str, Confidence]:
+        """How sure masks of each task are, as calibration found: `confidence[task].calibrate(prediction.probability)`.
+
+        Empty for a model that was not calibrated, or not for this `tta`.
+        """
+        from tpseg.trust.confidence import read_confidence
+
+        found = {} if self.adviser is None else read_confidence(self.adviser.trust.confidence)
+        return {name: one for name, one in found.items() if one.augmented == self.augmented}
+
+    def _expected_dice(self, answer: Answer) -> float | None:
+        if answer.task not in self.confidence:
+            return None
+        from tpseg.trust.observed import look_at
+
+        return self.confidence[answer.task].expected_dice(look_at(answer))
 
     def rank(self, image: ImageLike, *, window: str | None = None) -> list[tuple[str, float]]:
         """Every task with the calibrated probability that the image is one of it, the most likely first; needs a calibrated model."""
@@ -165,7 +198,10 @@ class Segmenter:
             tasks = advice.tasks
         views = by_window(self.tasks, tasks, window) if is_file else {"": list(tasks)}
         loaded = [self.load(image, view) for view in views]
-        found = {answer.task: replace(answer.prediction(), advice=advice) for answer in self.answers(loaded, views.values())}
+        found = {
+            answer.task: replace(answer.prediction(), advice=advice, expected_dice=self._expected_dice(answer))
+            for answer in self.answers(loaded, views.values())
+        }
         return [found[task] for task in tasks]
 
     def scan(self, path: Path | str, task: str, *, window: str | None = None, axis: str = "", batch_size: int = 8) -> ScanPrediction:

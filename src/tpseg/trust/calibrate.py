@@ -6,7 +6,7 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -22,11 +22,15 @@ from tpseg.errors import DataError, UsageError
 from tpseg.files import write_atomically
 from tpseg.models.checkpoint import find_model
 from tpseg.prediction import Segmenter
-from tpseg.trust.features import check_describes, describe_all
+from tpseg.trust.augmented import AugmentedNetwork
+from tpseg.trust.confidence import Confidence, fit_confidence
+from tpseg.trust.features import describe_all, describing
+from tpseg.trust.observed import Observed, observe
 from tpseg.trust.outliers import fit_outliers
 from tpseg.trust.recognition import confusion, expected_calibration_error, fit_recognition
 from tpseg.trust.record import Trust, save_trust
 from tpseg.trust.space import fit_space
+from tpseg.trust.stated import StatedConfidence, state_confidence
 
 Watch = Callable[[Iterable[Case], int, str], Iterable[Case]]
 """Gets cases, their number and what is done with them; gives the cases on."""
@@ -65,6 +69,11 @@ class Calibration:
 
     trust: Trust
     measured: list[Measured]
+    observed: dict[str, list[Observed]]
+    """By split, what the model's masks are beside the truth."""
+    confidence: dict[str, Confidence]
+    stated: list[StatedConfidence]
+    """What the confidence does on each split, as `measured`."""
     folder: Path
     """Of the model, where the record lies."""
 
@@ -76,6 +85,7 @@ def calibrate(
     *,
     images: int = IMAGES,
     seed: int = 0,
+    augmented: bool = False,
     weights: str | None = None,
     device: str | None = None,
     batch_size: int = 8,
@@ -83,14 +93,15 @@ def calibrate(
 ) -> Calibration:
     """Fit what a model knows of its limits and save it in its folder; writes `calibration.json` into `out`.
 
-    Training images give the space, the tasks' means and the bank; val gives temperature and limits; test is only reported.
-    Raises UsageError for a model that cannot be calibrated (a hub id, an exported file, no trunk) or data of other tasks, DataError
-    where a task lacks training images or there are no validation images.
+    Training images give the space, the tasks' means and the bank; val gives temperatures, limits and all that is said of masks; test
+    is only reported. augmented: masks are averaged over mirror images, as by `tpseg predict --tta`. Raises UsageError for a model that
+    cannot be calibrated (a hub id, an exported file, no trunk) or data of other tasks, DataError where a task lacks training images or
+    there are no validation images.
     """
     if not Path(model).exists():
         raise UsageError(f"{model}: the record is written into the model folder; expected one on this machine")
     segmenter = Segmenter(model, device=device, weights=weights)
-    check_describes(segmenter.network)
+    describing(segmenter.network)
     folder = find_model(model)
     check_tasks(segmenter, data)
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
@@ -112,10 +123,19 @@ def calibrate(
     measured = [measure(trust, val, val_task, "val")]
     if any(case.split == "test" for case in data.cases):
         measured.append(measure(trust, *described(data.split("test"), "test"), "test"))
-    trust = Trust(trust.tasks, space, recognition, outliers, {}, _provenance(data, len(train_cases), seed, measured))
+    if augmented:
+        segmenter.network = AugmentedNetwork(segmenter.network)
+    observed = {
+        one.split: observe(segmenter, data.split(one.split), f"segmenting {one.split}", batch_size=batch_size, watch=watch)
+        for one in measured
+    }
+    confidence = fit_confidence(observed["val"], augmented, seed)
+    stated = [state_confidence(seen, confidence, split) for split, seen in observed.items()]
+    entries = {task: one.to_json() for task, one in confidence.items()}
+    trust = replace(trust, confidence=entries, provenance=_provenance(data, len(train_cases), seed, measured, stated))
     save_trust(trust, folder)
     write_atomically(out / "calibration.json", json.dumps(trust.provenance, indent=2) + "\n")
-    return Calibration(trust, measured, folder)
+    return Calibration(trust, measured, observed, confidence, stated, folder)
 
 
 def check_tasks(segmenter: Segmenter, data: DataSet) -> None:
@@ -170,7 +190,7 @@ def measure(trust: Trust, described: Tensor, task: Tensor, split: str) -> Measur
     )
 
 
-def _provenance(data: DataSet, train: int, seed: int, measured: Sequence[Measured]) -> dict[str, Any]:
+def _provenance(data: DataSet, train: int, seed: int, measured: Sequence[Measured], stated: Sequence[StatedConfidence]) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seed": seed,
@@ -178,4 +198,5 @@ def _provenance(data: DataSet, train: int, seed: int, measured: Sequence[Measure
         "training_images": train,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("tpseg", "torch", "transformers")}},
         "measured": {one.split: {**asdict(one), "accuracy": one.accuracy} for one in measured},
+        "confidence": {one.split: asdict(one) for one in stated},
     }

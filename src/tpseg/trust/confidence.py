@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import logit
 
 from tpseg.errors import DataError
 from tpseg.trust.counts import REACH
@@ -36,6 +37,11 @@ class Confidence:
         """What Dice to expect of a mask above a raw logit; between 0 and 1."""
         return self.regression(signs(one, self.scaling, cut))
 
+    def calibrate(self, probability: np.ndarray) -> np.ndarray:
+        """The probabilities of lesion that a network gives, of any shape, as they should be; 0 and 1 stay."""
+        with np.errstate(divide="ignore"):
+            return self.scaling.probability(logit(probability)).astype(np.float32)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -54,9 +60,10 @@ class Confidence:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"the record of how sure masks are is damaged ({error!r}); run 'tpseg calibrate' again") from error
-        numbers = (found.scaling.bias, *found.regression.weights, found.regression.offset)
-        whole = all(math.isfinite(number) for number in numbers) and len(found.regression.weights) == len(SIGNS)
-        if not (whole and 0 < found.scaling.temperature < math.inf and abs(found.threshold.cut) <= REACH and 0 <= found.threshold.area <= 1):
+        scaling, threshold = found.scaling, found.threshold
+        numbers = (scaling.bias, *found.regression.weights, found.regression.offset)
+        whole = len(found.regression.weights) == len(SIGNS) and all(math.isfinite(number) for number in numbers)
+        if not (whole and 0 < scaling.temperature < math.inf and abs(threshold.cut) <= REACH and 0 <= threshold.area <= 1):
             raise DataError("the record of how sure masks are is damaged (numbers out of range); run 'tpseg calibrate' again")
         return found
 

@@ -15,6 +15,8 @@ from tpseg.models.model import LesionModel
 from tpseg.models.plain_adapters import PlainAdapters
 from tpseg.models.trunk import Adapt
 from tpseg.network import Network, TorchNetwork
+from tpseg.trust.augmented import AugmentedNetwork
+from tpseg.trust.shifted import ShiftedNetwork
 
 STAGES = 2
 """Stages of the trunk that are run, at strides 4 and 8. Later ones recognise tasks no better and outliers worse (docs/trust.md)."""
@@ -23,14 +25,10 @@ STAGES = 2
 def describe(model: LesionModel, image: Tensor) -> Tensor:
     """Mean and standard deviation of each channel of the first stages, without any task's own route.
 
-    image (B, 3, H, W) normalised; returns (B, 2 (C_1 + C_2)) float32. What else is in the batch changes nothing. Raises
-    UsageError for a model without a trunk.
+    image (B, 3, H, W) normalised; returns (B, 2 (C_1 + C_2)) float32. What else is in the batch changes nothing. For
+    models with a trunk, see `describing`.
     """
-    if model.trunk is None:
-        raise UsageError(
-            f"architecture '{model.config.architecture}' has no trunk to describe images by; models that have one can be calibrated "
-            "(tpseg, sam2_unet)"
-        )
+    assert model.trunk is not None
     stages = model.trunk(model.pad(image), shared_route(model, len(image)), STAGES)
     maps = [stage.float().flatten(2) for stage in stages]  # (B, C_s, h, w) -> (B, C_s, h * w)
     return torch.cat([part for one in maps for part in (one.mean(2), one.std(2, correction=0))], 1)
@@ -47,21 +45,26 @@ def shared_route(model: LesionModel, batch: int) -> Adapt | None:
     return lambda index, tokens: adapters.adapt_hard(index, tokens, routing, [False])
 
 
-def check_describes(network: Network) -> None:
-    """Raise UsageError for a network that images cannot be described by: an exported one, or one without a trunk."""
+def describing(network: Network) -> TorchNetwork:
+    """The network that describes images for this one; raises UsageError for an exported one, or one without a trunk."""
+    if isinstance(network, (AugmentedNetwork, ShiftedNetwork)):
+        return describing(network.network)
     if not isinstance(network, TorchNetwork):
         raise UsageError("an exported file does not tell what its trunk sees; recognising images needs the model folder it was made from")
     if network.model.trunk is None:
-        describe(network.model, torch.zeros(1, 3, 32, 32))
+        raise UsageError(
+            f"architecture '{network.model.config.architecture}' has no trunk to describe images by; models that have one can be "
+            "calibrated (tpseg, sam2_unet)"
+        )
+    return network
 
 
 @torch.inference_mode()
 def describe_with(network: Network, pixels: Tensor) -> Tensor:
     """`describe` by the model of a network, on its device and in its precision; pixels (B, 3, S, S), returns (B, D) on the CPU."""
-    check_describes(network)
-    assert isinstance(network, TorchNetwork)
-    with autocast(network.device):
-        return describe(network.model, pixels.to(network.device)).cpu()
+    plain = describing(network)
+    with autocast(plain.device):
+        return describe(plain.model, pixels.to(plain.device)).cpu()
 
 
 def describe_all(network: Network, images: Iterable[Tensor], batch_size: int = 8) -> Tensor:

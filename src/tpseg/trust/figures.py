@@ -16,7 +16,7 @@ from tpseg.trust.confidence import Confidence
 from tpseg.trust.observed import Observed
 from tpseg.trust.review import review_curve
 from tpseg.trust.stated import Pairs, StatedConfidence
-from tpseg.trust.temperature import NONE, Reliability, pool, reliability
+from tpseg.trust.temperature import Reliability, pool, reliability
 
 COLUMNS = 4
 GROUPS = 10
@@ -47,7 +47,7 @@ def draw_reliability(path: Path, observed: Sequence[Observed], confidence: Mappi
         figure.supxlabel("probability of lesion", fontsize="medium")
         figure.supylabel("share of pixels that are lesion", fontsize="medium")
         handles, labels = cells.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
 
     errors = [(reliability(pooled[name]).error, reliability(pooled[name], confidence[name].scaling).error) for name in names]
     before, after = np.mean(errors, axis=0)
@@ -73,12 +73,13 @@ def draw_expected_dice(path: Path, pairs: Pairs, stated: StatedConfidence, title
         axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle=":")
         for position, name in enumerate(dict.fromkeys(pairs.task)):
             mine = np.array([task == name for task in pairs.task])
-            style = {"color": PALETTE[position % len(PALETTE)], "marker": MARKERS[position % len(MARKERS)]}
-            axes.plot(100 * pairs.expected[mine], 100 * pairs.dice[mine], linestyle="", markersize=3, alpha=0.55, label=short(titles[name]), **style)
+            colour, marker = PALETTE[position % len(PALETTE)], MARKERS[position % len(MARKERS)]
+            points = (100 * pairs.expected[mine], 100 * pairs.dice[mine])
+            axes.scatter(*points, s=9, color=colour, marker=marker, alpha=0.55, label=short(titles[name]))
         groups = [group for group in np.array_split(np.argsort(pairs.expected, kind="stable"), GROUPS) if len(group)]
         means = [(100 * pairs.expected[group].mean(), 100 * pairs.dice[group].mean()) for group in groups]
         axes.plot(*zip(*means, strict=True), color="black", marker="o", markersize=5, linewidth=1.4, label="mean of a tenth")
-        axes.set(xlabel="expected Dice, %", ylabel="Dice, %", xlim=(-2, 102), ylim=(-2, 102), aspect="equal")
+        axes.set(xlabel="expected Dice, %", ylabel="Dice, %", xlim=(-2, 102), ylim=(-2, 102))
         figure.legend(loc="outside right center")
 
     rank = "" if stated.rank_correlation is None else f", Spearman's ρ {stated.rank_correlation:.2f}"
@@ -103,13 +104,14 @@ def draw_review(path: Path, pairs: Pairs, stated: StatedConfidence) -> None:
         axes.plot([100 * BUDGET], [100 * caught], color=PALETTE[0], marker="o", markersize=5)
         axes.annotate(
             f"{100 * caught:.0f} % of the error\nin {100 * BUDGET:.0f} % of the images", (100 * BUDGET, 100 * caught), (8, -8),
-            textcoords="offset points", va="top",
+            textcoords="offset points", va="top", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
         axes.set(xlabel="images looked at, %", ylabel="error among them, %", xlim=(0, 100), ylim=(0, 100))
         figure.legend(loc="outside lower center", ncols=1)
 
     caption = (
-        f"Share of the total error (sum of 1 − Dice, {stated.split} split) among the images looked at, lowest expected Dice first. Looking at "
-        f"{100 * BUDGET:.0f} % finds {100 * caught:.1f} % of it; by the true Dice it would be {100 * oracle:.1f} %, at random {100 * BUDGET:.0f} %."
+        f"Share of the total error (sum of 1 − Dice, {stated.split} split) among the images looked at, lowest expected Dice first. "
+        f"Looking at {100 * BUDGET:.0f} % finds {100 * caught:.1f} % of it; by the true Dice it would be {100 * oracle:.1f} %, at random "
+        f"{100 * BUDGET:.0f} %."
     )
     save_figure(path, (4.2, 4.0), draw, caption)

@@ -35,9 +35,9 @@ class Observed:
     look: Look
 
 
-def look_at(answer: Answer) -> Look:
-    """What is kept of an answer to judge its mask."""
-    return look(count_logits(answer.logits), answer.logits[0].numpy() > 0)
+def look_at(answer: Answer, cut: float = 0.0) -> Look:
+    """What is kept of an answer, its logits less by a cut, to judge its mask."""
+    return look(count_logits(answer.logits + cut), answer.logits[0].numpy() > 0)
 
 
 def observe(

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
+from tpseg.clinical.opening import Found
+from tpseg.errors import UsageError
 from tpseg.files import write_atomically
 from tpseg.metrics import bootstrap_sums, percentile_interval
-from tpseg.trust.confidence import Confidence
+from tpseg.prediction.segmenter import Answer, Segmenter
+from tpseg.trust.advice import Advice, Adviser
+from tpseg.trust.confidence import Confidence, read_confidence
 from tpseg.trust.counts import bin_of
 from tpseg.trust.expected_dice import Look
+from tpseg.trust.observed import look_at
+from tpseg.trust.thresholds import Threshold
 
-if TYPE_CHECKING:
-    from tpseg.trust.advice import Advice
-
-TABLE = "review.csv"
-COLUMNS = ("file", "task", "expected_dice", "area", "threshold", "reasons")
+REVIEW = "review.csv"
+COLUMNS = ("name", "file", "task", "expected_dice", "area", "threshold", "reasons")
 RESAMPLES = 1000
 
 
@@ -65,46 +69,78 @@ def caught_interval(expected: np.ndarray, dice: np.ndarray, share: float, seed: 
 class Reviewer:
     """Collects what is predicted, from several threads, and lists it with what to look at first on top."""
 
-    def __init__(self, confidence: Mapping[str, Confidence], cuts: Mapping[str, float]) -> None:
-        """cuts: raw logit that each task's masks start above."""
-        self.confidence, self.cuts = confidence, cuts
-        self._looks: dict[tuple[str, str], Look] = {}
+    def __init__(self, confidence: Mapping[str, Confidence], thresholds: Mapping[str, Threshold] | None = None) -> None:
+        """thresholds: where each task's masks start, and what the answers were shifted by; by default probability ½."""
+        self.confidence, self.thresholds = confidence, thresholds or {}
+        self._looks: dict[tuple[Found, str], Look] = {}
+        self._rows: list[tuple[Found, dict[str, Any]]] = []
         self._lock = threading.Lock()
 
-    def add(self, file: str, task: str, one: Look) -> None:
+    def add(self, found: Found, answer: Answer) -> None:
         """A frame or a tile of a file."""
+        one, key = look_at(answer, self.thresholds.get(answer.task, Threshold()).cut), (found, answer.task)
         with self._lock:
-            before = self._looks.get((file, task))
-            self._looks[file, task] = one if before is None else before + one
+            self._looks[key] = self._looks[key] + one if key in self._looks else one
 
-    def table(self, advice: Iterable[Advice] = (), failed: Iterable[str] = ()) -> pd.DataFrame:
-        """A row for each file and task, the first to look at on top: outliers and suspected tasks, then by expected Dice.
+    def close(self, found: Found, whole: bool) -> None:
+        """No more of a file comes; one that failed, not `whole`, is left out."""
+        with self._lock:
+            ended = [(task, self._looks.pop((file, task))) for file, task in list(self._looks) if file == found]
+            self._rows += [(found, self._row(found, task, one)) for task, one in ended if whole]
 
-        advice: what was said of the files' tasks, if the model can; failed: files that have no mask after all.
-        """
-        said = {one.name: one for one in advice}
-        left_out = set(failed)
-        rows = [self._row(file, task, one, said.get(file)) for (file, task), one in self._looks.items() if file not in left_out]
-        rows.sort(key=lambda row: (not row["strange"], row["expected_dice"], row["file"], row["task"]))
-        return pd.DataFrame(rows, columns=list(COLUMNS))
-
-    def _row(self, file: str, task: str, one: Look, advice: Advice | None) -> dict[str, object]:
-        cut = self.cuts[task]
-        area = float(one.counts[bin_of(cut) :].sum() / one.counts.sum())
-        reasons = [] if area else ["empty mask"]
-        if advice is not None:
-            reasons = [*advice.warnings, *reasons]
+    def _row(self, found: Found, task: str, one: Look) -> dict[str, Any]:
+        threshold = self.thresholds.get(task, Threshold())
+        area = float(one.counts[bin_of(threshold.cut) :].sum() / one.counts.sum())
+        area = 0.0 if area < threshold.area else area
         return {
-            "file": file,
+            "name": found.name,
+            "file": str(found.path),
             "task": task,
-            "expected_dice": round(self.confidence[task].expected_dice(one, cut), 4),
+            "expected_dice": round(self.confidence[task].expected_dice(one, threshold.cut), 4),
             "area": round(area, 6),
-            "threshold": round(1 / (1 + float(np.exp(-cut))), 4),
-            "reasons": "; ".join(reasons),
-            "strange": advice is not None and bool(advice.warnings),
+            "threshold": round(float(expit(threshold.cut)), 4),
+            "reasons": "" if area else "empty mask",
         }
+
+    def table(self, given: Mapping[Found, Advice] | None = None) -> pd.DataFrame:
+        """A row for each file and task, the first to look at on top: those that were warned of, then by expected Dice, lowest first.
+
+        given: what was said of the files; the expected Dice of an image unlike any other, or of another task, means little.
+        """
+        rows = []
+        for found, row in self._rows:
+            warnings = given[found].warnings if given and found in given else ()
+            rows.append((not warnings, row["expected_dice"], {**row, "reasons": "; ".join([*warnings, *filter(None, [row["reasons"]])])}))
+        rows.sort(key=lambda entry: (*entry[:2], entry[2]["file"], entry[2]["name"], entry[2]["task"]))
+        return pd.DataFrame([row for *_, row in rows], columns=list(COLUMNS))
 
 
 def write_review(table: pd.DataFrame, path: Path) -> None:
     """The table of a Reviewer as CSV, whole or not at all."""
     write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def required_confidence(segmenter: Segmenter) -> dict[str, Confidence]:
+    """How sure the masks of each task are; raises UsageError that says what to do where calibration did not say, or for another way
+    of predicting, DataError for a record that does not fit the model.
+    """
+    adviser = segmenter.adviser or Adviser.of(segmenter)
+    if adviser is None:
+        raise UsageError(
+            "--review, --calibrated, --threshold calibrated: this model was not calibrated; run 'tpseg calibrate MODEL --data tasks.yaml' "
+            "(not for exported files)"
+        )
+    confidence = read_confidence(adviser.trust.confidence)
+    missing = [name for name in segmenter.tasks.names if name not in confidence]
+    if missing:
+        raise UsageError(
+            f"how sure masks of {', '.join(missing)} are was not calibrated; run 'tpseg calibrate MODEL --data tasks.yaml' with "
+            "validation images of every task"
+        )
+    if any(one.augmented != segmenter.augmented for one in confidence.values()):
+        found, wanted = ("without", "with") if segmenter.augmented else ("with", "without")
+        raise UsageError(
+            f"this model was calibrated {found} --tta and is to predict {wanted} it; calibrate and predict the same way, both with "
+            "--tta or both without"
+        )
+    return confidence

@@ -14,6 +14,7 @@ from tpseg.studies.figures import save_figure
 from tpseg.tasks import TaskSet
 from tpseg.trust.calibrate import Measured
 from tpseg.trust.record import Trust
+from tpseg.trust.stated import StatedConfidence
 
 
 def recognition_table(measured: Measured, trust: Trust) -> Table:
@@ -25,7 +26,7 @@ def recognition_table(measured: Measured, trust: Trust) -> Table:
         f"said to be unlike anything learned (the limit was set for {trust.outliers.false_alarms:.0%} of all validation images)"
     )
     table = Table(title=f"Which task, and is it known? ({measured.split})", caption=caption, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("Task", overflow="fold")
+    table.add_column("Task", overflow="fold", min_width=14)
     for heading in ("Images", "Right %", "Doubted %", "Missed %", "Alarms %"):
         table.add_column(heading, justify="right")
     for task, images in measured.images.items():
@@ -33,6 +34,32 @@ def recognition_table(measured: Measured, trust: Trust) -> Table:
         right = measured.confusion[position][position] / images
         shares = (right, measured.false_warnings[task], measured.missed.get(task), measured.false_alarms[task])
         table.add_row(task, str(images), *["–" if value is None else f"{100 * value:.1f}" for value in shares])
+    return table
+
+
+def confidence_table(stated: StatedConfidence) -> Table:
+    """A line per task: calibration error of its pixels before and after, Dice at ½ and at the chosen threshold, false alarms."""
+    caught, low, high, oracle = stated.caught["0.2"]
+    caption = (
+        "ECE: expected calibration error of the pixels' probability of lesion, as the network says it and calibrated, over all pixels and "
+        "near lesions' borders. Dice in percent, of masks at ½ and at the task's threshold. Alarms: lesion-free images that get a "
+        f"mask. Expected against true Dice: mean absolute error {stated.mean_error:.3f}. The 20 % of images with the lowest expected Dice "
+        f"hold {100 * caught:.1f} % of the error (95 % interval {100 * low:.1f} to {100 * high:.1f}; by true Dice {100 * oracle:.1f})"
+    )
+    table = Table(title=f"How sure? ({stated.split})", caption=caption, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Task", overflow="fold", min_width=14)
+    for heading in ("Images", "ECE", "after", "border", "after", "Dice", "chosen", "Alarms %"):
+        table.add_column(heading, justify="right")
+    for task, one in stated.tasks.items():
+        errors = (one.before.all, one.after.all, one.before.band, one.after.band)
+        alarms = (one.false_alarms, one.false_alarms_at_threshold)
+        table.add_row(
+            task,
+            str(one.images),
+            *["–" if value is None else f"{value:.3f}" for value in errors],
+            *[f"{100 * value:.1f}" for value in (one.dice, one.dice_at_threshold)],
+            " → ".join("–" if value is None else f"{100 * value:.0f}" for value in alarms) if one.lesion_free else "–",
+        )
     return table
 
 

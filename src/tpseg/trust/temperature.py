@@ -12,8 +12,8 @@ from tpseg.trust.counts import CENTRES
 
 BINS = 15
 PRIOR = 0.2
-"""How much is asked of the images for a scaling other than none: so many nats for a squared factor e of the temperature, in
-images. It matters where a task has ten validation images, and hardly where it has a hundred."""
+"""Nats a pixel that a temperature off 1 by a factor e costs, or a bias of 2, divided by the number of images: it keeps a task of ten
+validation images in hand and hardly matters where there are a hundred."""
 
 
 @dataclass(frozen=True)

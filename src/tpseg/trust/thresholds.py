@@ -18,7 +18,7 @@ STEP = 4
 AREAS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 """Smallest masks that are kept, as shares of the image; only 0 where no lesion-free image tells which are too small."""
 CHANCE = 0.05
-"""A threshold other than ½ is taken if less than so many resamples of the images find it no better."""
+"""A threshold other than ½ is taken if less than this share of the resamples of images finds it no better."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,12 @@ def choose_threshold(counts: np.ndarray, seed: int = 0) -> Threshold:
     areas = AREAS if lesion_free(counts).any() else AREAS[:1]
     tried = [(cut, area) for cut in range(LOWEST, HIGHEST + 1, STEP) for area in areas]
     scores = np.stack([dice_at(counts, cut, area) for cut, area in tried])  # (tried, N)
-    best = int(scores.mean(axis=1).argmax())
-    gain = scores[best] - dice_at(counts, HALF)
-    if (bootstrap_sums(gain[:, None], seed=seed) <= 0).mean() >= CHANCE or len(gain) < 2:
+    if scores.shape[1] < 2:
         return Threshold()
-    cut, area = tried[best]
+    # chosen on the others, an image tells what the choice is worth; on itself the best of so many would always look better than ½
+    others = (scores.sum(axis=1, keepdims=True) - scores).argmax(axis=0)
+    gain = scores[others, np.arange(scores.shape[1])] - dice_at(counts, HALF)
+    if (bootstrap_sums(gain[:, None], seed=seed) <= 0).mean() >= CHANCE:
+        return Threshold()
+    cut, area = tried[int(scores.mean(axis=1).argmax())]
     return Threshold(float(CENTRES[cut] - WIDTH / 2) if cut < BINS else float(CENTRES[-1] + WIDTH / 2), area)

@@ -7,11 +7,12 @@ import json
 import pytest
 
 from tpseg.cli import main
+from tpseg.cli.words import out_console
 from tpseg.data.sources import PUBLIC, SOURCES
 
 
 def test_every_public_set_is_listed_with_its_facts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr(out_console, "_width", 400)  # COLUMNS counts when a console is made
     assert main(["data", "list"]) == 0
     printed = capsys.readouterr().out
     for name, kind in PUBLIC.items():

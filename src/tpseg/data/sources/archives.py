@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import re
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -20,14 +22,20 @@ from typing import IO
 import rarfile
 
 from tpseg.errors import DataError
+from tpseg.foreign import short
 
 SUFFIXES = (".zip", ".rar", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 RATIO = 100
 """An archive or a member that unpacks to more than so many times its size is a bomb, not a data set."""
 UNSUSPECTED = 10_000_000
 """Bytes that may come of any archive or member: small text and empty masks shrink a thousandfold."""
-DAMAGED = (zipfile.BadZipFile, rarfile.Error, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
+DAMAGED = (
+    zipfile.BadZipFile, rarfile.Error, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error,
+    EOFError, OSError, ValueError, IndexError, OverflowError, MemoryError,
+)  # fmt: skip
 """What the libraries raise for damaged archives."""
+ITS_OWN_FAULT = (None, errno.EINVAL, errno.ENAMETOOLONG)
+"""Numbers of an OSError that come from what an archive says: a place before its beginning, a name that no disk takes."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +122,17 @@ def reading(shown: str) -> Iterator[None]:
         why = "encrypted" if "password" in str(error) else f"packed in a way that cannot be read ({error})"
         raise DataError(f"{shown}: {why}; unpack it yourself and give the folder") from error
     except DAMAGED as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not the archive's
+        if isinstance(error, OSError) and error.errno not in ITS_OWN_FAULT:  # the disk's fault, not the archive's
             raise
-        raise DataError(f"{shown}: damaged or no archive ({error}); download it again") from error
+        told = (error.strerror if isinstance(error, OSError) else "") or " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(f"{shown}: damaged or no archive ({told}); download it again") from error
 
 
 def _safe_name(name: str, shown: str) -> str:
     """A member's path with '/'; raises DataError for one that leads out of the folder it is unpacked in."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", str(path)) or not path.parts or "\0" in name:
-        raise DataError(f"{shown}: holds a file named {name!r}, which leads out of the folder; such an archive is not to be trusted")
+        raise DataError(f"{shown}: holds a file named {short(name)}, which leads out of the folder; such an archive is not to be trusted")
     return str(path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -83,7 +82,7 @@ class Release:
         if file.path is not None:
             return file.path.read_bytes()
         with self._reading, reading(f"{file.origin}: {name}"), file.open() as stream:
-            content = stream.read()
+            content = stream.read(file.size + 1)  # no more, however much comes: a listed size may be a lie
         if len(content) != file.size:
             raise DataError(f"{file.origin}: {name} is damaged: {len(content)} bytes of {file.size}; download the archive again")
         return content
@@ -183,7 +182,12 @@ class Release:
             path = self._scratch() / str(self._unpacked) / name.name
             path.parent.mkdir()
             with file.open() as stream, path.open("wb") as copy:
-                shutil.copyfileobj(stream, copy, 1 << 20)
+                left = file.size
+                while chunk := stream.read(min(1 << 20, left + 1)):
+                    left -= len(chunk)
+                    if left < 0:
+                        raise DataError(f"{file.origin}: {name} is damaged: more than its {file.size} bytes; download the archive again")
+                    copy.write(chunk)
         return path
 
     def _scratch(self) -> Path:

@@ -11,6 +11,7 @@ from tpseg.data.manifest import SPLITS
 from tpseg.data.sources.partition import LEAK, VAL_SHARE
 from tpseg.data.sources.source import LeftOut, Source
 from tpseg.errors import few
+from tpseg.foreign import markdown
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def source_page(
         lines.append(f"- {shared} images show a picture that is there more than once; the copies have one group")
     lines += ["", "## Left out", ""]
     for reason, ones in by_reason(left_out).items():
-        lines += [f"### {len(ones)}: {reason}", "", *(f"- {_named(one)}" for one in ones), ""]
+        lines += [f"### {len(ones)}: {markdown(reason)}", "", *(f"- {markdown(_named(one))}" for one in ones), ""]
     if not left_out:
         lines += ["Nothing.", ""]
     return "\n".join(lines)

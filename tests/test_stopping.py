@@ -1,0 +1,30 @@
+"""How a run that was stopped says it goes on, and which batch it says would fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from tpseg.fitting import largest_that_fits
+from tpseg.stopping import how_to_continue
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["/usr/bin/tpseg", "train", "--out", "my runs"], "continue with: tpseg train --out 'my runs' --resume"),
+        (["/usr/bin/tpseg", "train", "--out", "a", "--resume"], "continue with: tpseg train --out a --resume"),
+        (["/usr/bin/tpseg", "study", "table3"], "continue with: tpseg study table3"),
+        (["/x/tpseg/cli/__main__.py", "add-task", "m"], "continue with: tpseg add-task m --resume"),
+        (["notebook.py"], "continue with resume=True"),
+    ],
+)
+def test_the_command_that_goes_on(monkeypatch, words, said):
+    monkeypatch.setattr("sys.argv", words)
+    assert how_to_continue() == said
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(7, 4), (4, 4), (3, 2), (1, 1), (0, 0)])
+def test_of_halved_batches_the_largest_that_fits_is_found_from_below(limit, fits):
+    tried: list[int] = []
+    assert largest_that_fits(lambda images: (tried.append(images), images <= limit)[1], 8) == fits
+    assert tried == [images for images in (1, 2, 4) if images <= 2 * limit or images == 1]  # 8 did not fit: that is how it began
