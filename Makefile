@@ -35,7 +35,7 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not long"
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(OPTIONS)

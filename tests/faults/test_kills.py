@@ -14,7 +14,7 @@ from tpseg.checkpoints import newest
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
 STEPS = 8
-logger = logging.getLogger(__name__)  # the figures: pytest -m slow --log-cli-level=INFO
+logger = logging.getLogger(__name__)  # the figures: pytest -m long --log-cli-level=INFO
 
 
 def resumed(kennel: Kennel, command: Command, run: Path) -> None:
@@ -74,14 +74,14 @@ def test_killed_in_the_midst_of_writing_a_checkpoint_no_more_than_one_step_is_lo
     assert max(kill_in_writes(kennel, command, whole, tmp_path, kills=2, seed=2)) <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fifty_kills_and_fifty_resumes(kennel: Kennel, command: Command, whole, tmp_path):
     steps = kill_and_resume(kennel, command, whole, tmp_path, kills=50, seed=3)
     logger.info("steps saved when killed: %s", steps)
     assert len(set(steps)) >= 5  # all over the run, not before it began or after it ended
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_kills_in_the_midst_of_a_write(kennel: Kennel, command: Command, whole, tmp_path):
     lost = kill_in_writes(kennel, command, whole, tmp_path, kills=20, seed=4)
     logger.info("steps lost when killed in a write: %s", lost)

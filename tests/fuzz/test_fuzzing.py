@@ -65,8 +65,8 @@ from tpseg.errors import DataError
 @pytest.mark.slow
 @pytest.mark.parametrize("target", CHEAP)
 def test_a_short_run(target: str, tmp_path: Path) -> None:
-    tally = fuzz(target, tmp_path, 150, None)
-    assert tally.inputs == 150
+    tally = fuzz(target, tmp_path, 60, None)
+    assert tally.inputs == 60
     assert set(tally.outcomes) <= set(GOOD), f"{tally}\n{(tmp_path / 'stderr').read_text()[-3000:]}"
     assert tally.outcomes["shown"] >= 2, "inputs that are never read would make the run empty"
-    assert tally.outcomes["refused"] >= 10
+    assert tally.outcomes["refused"] >= 4
