@@ -168,7 +168,8 @@ def tasks_yaml(path: Path, around: Path) -> None:
 
 def split(path: Path, around: Path) -> None:
     for case in read_split(path, "lesion", [around]):
-        open_image(case.image)
+        if case.image.is_file():
+            open_image(case.image)
 
 
 def model_config(folder: Path) -> None:
