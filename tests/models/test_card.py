@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tpseg.config import ModelConfig
-from tpseg.models.card import OWNER, refresh_card, render_card
+from tpseg.models.card import OWNER, _score, refresh_card, render_card
 from tpseg.models.checkpoint import save_model
 from tpseg.tasks import Task, TaskSet
 
@@ -31,6 +31,11 @@ def test_it_has_tasks_with_modality_counts_and_scores():
     assert "17 images" in card()
     assert "ab" * 32 in card()
     assert "Trained 2026-01-02, seed 7, epoch 3, step 60, with tpseg 9.9." in lines
+
+
+def test_a_score_of_a_single_image_has_no_interval():
+    assert _score({"dice": 0.75, "dice_interval": [None, None]}) == "0.750"
+    assert _score({"dice": 0.75, "dice_interval": [0.7, 0.8]}) == "0.750 (0.700 to 0.800)"
 
 
 def test_what_is_not_known_is_said():

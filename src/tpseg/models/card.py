@@ -66,10 +66,11 @@ def _number(value: float | None) -> str:
 
 
 def _score(found: Mapping[str, Any] | None) -> str:
+    """Dice with its interval, which a task of a single image or patient has not."""
     if found is None:
         return UNKNOWN
     low, high = found["dice_interval"]
-    return f"{found['dice']:.3f} ({low:.3f} to {high:.3f})"
+    return _number(found["dice"]) + ("" if low is None else f" ({low:.3f} to {high:.3f})")
 
 
 def _trust(content: Mapping[str, Any] | None) -> dict[str, str] | None:
