@@ -190,6 +190,7 @@ def main() -> None:
         judge.target.seeds(folder / "seeds")
         judge.target.around(folder / "around")
     seeds = sorted(path for path in (folder / "seeds").iterdir() if path.is_file())
+    assert seeds, "there are no seeds"
     for seed in seeds:  # what readers import late is no input's doing
         copy = judge.scratch / seed.name
         shutil.copyfile(seed, copy)
@@ -198,6 +199,7 @@ def main() -> None:
     if sys.platform == "linux":
         limit = 1024 * status("self", "VmSize") + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    print("ready", flush=True)
     if sys.argv[5:6] == ["guided"]:
         guided(judge, seeds, int(sys.argv[6]), int(sys.argv[3]))
     else:

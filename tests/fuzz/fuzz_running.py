@@ -82,17 +82,22 @@ def _child(command: list[str], folder: Path, first: int, ends: float | None) -> 
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment) as child:
             assert child.stdout is not None
             current, began, used, buffer = first, time.monotonic() + START, START + processor_time(child.pid), b""
+            started = False
             while True:
                 ready, _, _ = select.select([child.stdout], [], [], 1.0)
                 if not ready:
                     if processor_time(child.pid) > used + SECONDS or time.monotonic() > began + 6 * SECONDS:
                         child.kill()
+                        if not started:
+                            raise RuntimeError(f"{command[2]}: no input was reached in {START} s of the processor's time")
                         yield current, "hang", 0, SECONDS
                         return
                     continue
                 read = os.read(child.stdout.fileno(), 65536)
                 if not read:
                     code = child.wait()
+                    if not started:
+                        raise RuntimeError(f"{command[2]}: nothing to start from: {(folder / 'stderr').read_text()[-2000:]}")
                     if code != 0 or not guided:
                         yield current, f"died({code})", 0, 0.0
                     else:
@@ -106,6 +111,8 @@ def _child(command: list[str], folder: Path, first: int, ends: float | None) -> 
                         yield current, words[2], int(words[3]), float(words[4])
                         if guided:
                             current += 1
+                    elif words[:1] == ["ready"]:
+                        started = True
                     elif words[:1] == ["done"]:
                         child.kill()
                         yield current, "finished", 0, 0.0

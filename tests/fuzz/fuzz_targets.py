@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fuzz_seeds as seeds
 import numpy as np
+from seeds import dicom_seeds, itk_seeds, nifti_seeds, video_seeds
 
 from tpseg.clinical.opening import open_scan
 from tpseg.config import ModelConfig, build_config, read_source
@@ -183,11 +184,11 @@ TARGETS: dict[str, Target] = {
     "jpeg": Target(lambda folder: seeds.picture(folder, "jpg"), picture),
     "tiff": Target(lambda folder: seeds.picture(folder, "tif"), picture),
     "bmp": Target(lambda folder: seeds.picture(folder, "bmp"), picture),
-    "dicom": Target(seeds.dicom, scan),
-    "nifti": Target(seeds.nifti, scan),
-    "nrrd": Target(lambda folder: seeds.itk(folder, "nrrd"), scan),
-    "metaimage": Target(lambda folder: seeds.itk(folder, "mha"), scan),
-    "video": Target(seeds.video, scan),
+    "dicom": Target(dicom_seeds, scan),
+    "nifti": Target(nifti_seeds, scan),
+    "nrrd": Target(lambda folder: itk_seeds(folder, "nrrd"), scan),
+    "metaimage": Target(lambda folder: itk_seeds(folder, "mha"), scan),
+    "video": Target(video_seeds, scan),
     "matlab": Target(seeds.matlab, matlab),
     "zip": Target(seeds.zipped, archive, "zip"),
     "tar": Target(seeds.tarred, archive),

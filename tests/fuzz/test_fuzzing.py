@@ -63,6 +63,13 @@ from tpseg.errors import DataError
 
 
 @pytest.mark.slow
+def test_a_target_without_a_seed_to_start_from_stops_the_run(tmp_path: Path) -> None:
+    (tmp_path / "seeds" / "no file").mkdir(parents=True)
+    with pytest.raises(RuntimeError, match="there are no seeds"):
+        fuzz("data.csv", tmp_path, 6, None)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("target", CHEAP)
 def test_a_short_run(target: str, tmp_path: Path) -> None:
     tally = fuzz(target, tmp_path, 60, None)

@@ -38,6 +38,15 @@ def test_a_score_of_a_single_image_has_no_interval():
     assert _score({"dice": 0.75, "dice_interval": [0.7, 0.8]}) == "0.750 (0.700 to 0.800)"
 
 
+def test_how_far_the_training_went_is_said_as_far_as_it_is_known():
+    for training, said in (
+        ({"epoch": 3, "step": 60}, "seed 7, epoch 3, step 60, with"),
+        ({"epoch": 3}, "seed 7, epoch 3, with"),
+        ({}, "seed 7, with"),
+    ):
+        assert said in render_card(ModelConfig(), TASKS, {**PROVENANCE, "training": training})
+
+
 def test_what_is_not_known_is_said():
     assert "Test Dice: not measured yet." in card()
     assert "Not calibrated: a high probability is no promise" in card()

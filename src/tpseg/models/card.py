@@ -56,7 +56,7 @@ def render_card(
         owner=OWNER,
         date=markdown(str(provenance.get("date", "(date unknown)"))),
         seed=markdown(str(provenance.get("seed", "unknown"))),
-        training=training if "epoch" in training else None,
+        reached=[f"{unit} {markdown(str(training[unit]))}" for unit in ("epoch", "step") if unit in training],
         version=markdown(str(provenance.get("versions", {}).get("tpseg", "(version unknown)"))),
     ) + "\n"  # fmt: skip
 

@@ -271,7 +271,7 @@ def measure_one(
         model.trunk.checkpointing = work == "training step, recomputing"
     step = prediction(model, bf16) if work == "prediction" else training_step(model, 1, bf16)
     size, median, runs = time_runs(step, macs, seconds, request["runs"])
-    full = median * macs[-1][1] / dict(macs)[size]
+    full = median * (macs[-1][1] / dict(macs)[size])
     precision = "bfloat16" if bf16 else "float32"
     if place.type == "cpu":
         memory = peak_memory() - before

@@ -55,8 +55,7 @@ class CocoSource(Layout):
         group: str | None = None,
         annotations: str = "",
     ) -> None:
-        super().__init__(task, modality, description, group)
-        self.labels = tuple(labels)
+        super().__init__(task, modality, description, labels, group)
         self.annotations = annotations
 
     def find(self, release: Release) -> Iterator[Pair | LeftOut]:

@@ -12,12 +12,12 @@ import numpy as np
 
 from tpseg.clinical.opening import ITK_SUFFIXES, NIFTI_SUFFIXES, is_dicom, open_scan
 from tpseg.data.formats import IMAGE_SUFFIXES, to_mask
-from tpseg.data.sources.layout import Layout, among, case_names, inside, label_ids, split_of, stem_of
+from tpseg.data.sources.layout import among, case_names, inside, label_ids, split_of, stem_of
 from tpseg.data.sources.pictures import decode, picture
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
 from tpseg.data.sources.tree import NO_PARTNER
-from tpseg.data.sources.volumes import Volumes
+from tpseg.data.sources.volumes import VolumeLayout, Volumes
 from tpseg.errors import DataError, UsageError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "scans")
@@ -29,7 +29,7 @@ MASK_ENDING = re.compile(r"[_-](masks?|seg|segmentation|gt|labels?)([_-]?\d+)?$"
 VOLUMES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 
 
-class FolderSource(Layout):
+class FolderSource(VolumeLayout):
     """Images and masks of one stem in two folders, `images` and `masks` if not named, at any depth; subfolders must be the same.
 
     A mask's stem may end in `_mask`, `_seg`, `_segmentation`, `_gt` or `_label`, and in a number: several masks of an image are
@@ -54,14 +54,11 @@ class FolderSource(Layout):
         axis: str = "",
         empty_slices: float = 0.0,
     ) -> None:
-        super().__init__(task, modality, description, group, window)
+        super().__init__(task, modality, description, labels, group, window, axis, empty_slices)
         if bool(images) != bool(masks):
             raise UsageError("folder: name both, the folder of images and that of masks, or neither")
-        if not 0 <= empty_slices <= 1:
-            raise UsageError(f"empty slices: found {empty_slices:g}, expected a share from 0 to 1")
         label_ids(labels)
         self.images, self.masks = images, masks
-        self.labels, self.axis, self.empty_slices = tuple(labels), axis, empty_slices
 
     def find(self, release: Release) -> Iterator[Pair | LeftOut]:
         images, masks = self._files(release)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -32,17 +32,6 @@ class LabelmeSource(Layout):
     """
 
     name = "labelme"
-
-    def __init__(
-        self,
-        task: str = "lesion",
-        modality: str = "unknown",
-        description: str = "",
-        labels: Sequence[str] = (),
-        group: str | None = None,
-    ) -> None:
-        super().__init__(task, modality, description, group)
-        self.labels = tuple(labels)
 
     def find(self, release: Release) -> Iterator[Pair | LeftOut]:
         files, left_out, known = [], [], set()

@@ -35,12 +35,21 @@ ORIENTATION = 0x0112
 class Layout(Source):
     """A layout that many data sets have; the user says what the task is.
 
-    task: name of the task. group: regular expression searched in a case's name; its first group, or else the whole match, is the
-    patient, case or video. Raises UsageError for a name or an expression that makes no sense.
+    task: name of the task. labels: what is lesion, as each layout names it. group: regular expression searched in a case's name; its
+    first group, or else the whole match, is the patient, case or video. Raises UsageError for a name or an expression that makes no
+    sense.
     """
 
-    def __init__(self, task: str, modality: str, description: str, group: str | None, window: str = "") -> None:
-        self.task = Task(task, modality, description, window)
+    def __init__(
+        self,
+        task: str = "lesion",
+        modality: str = "unknown",
+        description: str = "",
+        labels: Sequence[str] = (),
+        group: str | None = None,
+    ) -> None:
+        self.task = Task(task, modality, description)
+        self.labels = tuple(labels)
         self.group = group
         try:
             re.compile(group or "")

@@ -12,12 +12,12 @@ import numpy as np
 
 from tpseg.clinical.opening import ITK_SUFFIXES, NIFTI_SUFFIXES
 from tpseg.data.formats import IMAGE_SUFFIXES
-from tpseg.data.sources.layout import Layout, among, choose_labels, label_ids, read_json, short, stem_of
+from tpseg.data.sources.layout import among, choose_labels, label_ids, read_json, short, stem_of
 from tpseg.data.sources.pictures import decode, picture
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
-from tpseg.data.sources.volumes import Volumes
-from tpseg.errors import DataError, UsageError
+from tpseg.data.sources.volumes import VolumeLayout, Volumes
+from tpseg.errors import DataError
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 """An image's name: the case's, and the number of the channel."""
@@ -25,7 +25,7 @@ VOLUMES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 PARTS = {"Tr": "train", "Ts": "test"}
 
 
-class NnunetSource(Layout):
+class NnunetSource(VolumeLayout):
     """`imagesTr/CASE_0000.nii.gz` with `labelsTr/CASE.nii.gz`, and `imagesTs`, `labelsTs` where there are labels: these are test.
 
     labels: names or ids of `dataset.json` (format 1 or 2) that are lesion; by default all but the background. channel: which of the
@@ -50,10 +50,8 @@ class NnunetSource(Layout):
         channel: int = 0,
         empty_slices: float = 0.0,
     ) -> None:
-        super().__init__(task, modality, description, group, window)
-        if not 0 <= empty_slices <= 1:
-            raise UsageError(f"empty slices: found {empty_slices:g}, expected a share from 0 to 1")
-        self.labels, self.axis, self.channel, self.empty_slices = tuple(labels), axis, channel, empty_slices
+        super().__init__(task, modality, description, labels, group, window, axis, empty_slices)
+        self.channel = channel
 
     def find(self, release: Release) -> Iterator[Pair | LeftOut]:
         roots = sorted({file.parent.parent for file in release.files if file.parent.name in ("imagesTr", "imagesTs")})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
 from threading import Lock
@@ -14,13 +14,34 @@ import numpy as np
 
 from tpseg.clinical.opening import open_scan
 from tpseg.clinical.volume import VolumeScan
-from tpseg.data.sources.layout import among, evenly
+from tpseg.data.sources.layout import Layout, among, evenly
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
-from tpseg.errors import DataError
+from tpseg.errors import DataError, UsageError
 
 OPEN = 2
 """Volumes kept open: cases are written in order, by several threads."""
+
+
+class VolumeLayout(Layout):
+    """A layout of volumes, of which `window`, `axis` and the share `empty_slices` say how they become slices."""
+
+    def __init__(
+        self,
+        task: str,
+        modality: str,
+        description: str,
+        labels: Sequence[str],
+        group: str | None,
+        window: str,
+        axis: str,
+        empty_slices: float,
+    ) -> None:
+        super().__init__(task, modality, description, labels, group)
+        if not 0 <= empty_slices <= 1:
+            raise UsageError(f"empty slices: found {empty_slices:g}, expected a share from 0 to 1")
+        self.task = replace(self.task, window=window)
+        self.axis, self.empty_slices = axis, empty_slices
 
 
 @dataclass(frozen=True)
