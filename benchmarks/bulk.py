@@ -19,7 +19,7 @@ from PIL import Image
 
 from tpseg.bulk.pipeline import decode, write
 from tpseg.bulk.run import predict_bulk
-from tpseg.clinical.opening import find_scans
+from tpseg.clinical.reading.opening import find_scans
 from tpseg.config import load_config
 from tpseg.models.catalogue import create
 from tpseg.prediction import Segmenter, predict_files

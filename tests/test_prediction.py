@@ -12,7 +12,7 @@ from miniature import disc
 from PIL import Image
 
 import tpseg.network
-from tpseg.clinical.opening import Found, find_scans, name_of
+from tpseg.clinical.reading.opening import Found, find_scans, name_of
 from tpseg.data.formats import open_image, read_image, read_mask
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tpseg.clinical.decoding import decoders
-from tpseg.clinical.opening import open_scan
+from tpseg.clinical.reading.decoding import decoders
+from tpseg.clinical.reading.opening import open_scan
 from tpseg.errors import TPSegError
 
 HEADER = 400

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom.sr._concepts_dict import concepts
 
-from tpseg.clinical.codes import CATEGORY, FINDINGS, LESION, finding_of, parse_code
+from tpseg.clinical.writing.codes import CATEGORY, FINDINGS, LESION, finding_of, parse_code
 from tpseg.data.phantoms import PHANTOM_TASKS
 from tpseg.errors import UsageError
 from tpseg.tasks import Task

@@ -15,10 +15,10 @@ import pytest
 from made import write_dicom
 from pydicom.uid import JPEG2000Lossless
 
-from tpseg.clinical import decoding
-from tpseg.clinical.decoding import decoders
-from tpseg.clinical.opening import open_scan
-from tpseg.clinical.scan import Scan
+from tpseg.clinical.reading import decoding
+from tpseg.clinical.reading.decoding import decoders
+from tpseg.clinical.reading.opening import open_scan
+from tpseg.clinical.reading.scan import Scan
 from tpseg.errors import DataError
 
 FRAMES = np.random.default_rng(0).integers(0, 4096, (3, 64, 48)).astype(np.uint16)
@@ -82,8 +82,8 @@ def test_a_fork_starts_its_own(scan: Scan, tmp_path: Path) -> None:
     script = tmp_path / "forks.py"
     script.write_text(
         "import os, sys, warnings\n"
-        "from tpseg.clinical.decoding import decoders\n"
-        "from tpseg.clinical.opening import open_scan\n"
+        "from tpseg.clinical.reading.decoding import decoders\n"
+        "from tpseg.clinical.reading.opening import open_scan\n"
         "scan = open_scan(sys.argv[1])\n"
         "scan.frame(0)\n"
         "before = decoders()._process.pid\n"

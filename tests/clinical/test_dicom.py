@@ -26,9 +26,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from tpseg.clinical import dicom_file, grey
-from tpseg.clinical.dicom import DicomScan
-from tpseg.clinical.opening import open_scan
+from tpseg.clinical.reading import dicom_file, grey
+from tpseg.clinical.reading.dicom import DicomScan
+from tpseg.clinical.reading.opening import open_scan
 from tpseg.errors import DataError, TPSegError, UsageError
 
 RAMP = np.array([[0, 100], [200, 400]], np.int16)
@@ -466,7 +466,7 @@ def test_a_video_syntax_and_a_missing_decoder(tmp_path: Path, monkeypatch: pytes
 def test_a_deflated_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_dicom(tmp_path / "a.dcm", np.zeros((2000, 2000), np.uint8), syntax=DeflatedExplicitVRLittleEndian)
     assert path.stat().st_size < 10_000
-    monkeypatch.setattr("tpseg.clinical.guarding.MAX_VOLUME_BYTES", 2**20)
+    monkeypatch.setattr("tpseg.clinical.reading.guarding.MAX_VOLUME_BYTES", 2**20)
     with pytest.raises(DataError, match="export it again without deflation"):
         open_scan(path)
 
@@ -489,7 +489,7 @@ def test_odd_values_in_a_header_are_not_quoted(tmp_path: Path, capfd: pytest.Cap
     path.write_bytes(path.read_bytes().replace(b"1234", b"wide").replace(b"20010203", PATIENT.encode()))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", module=r"pydicom\.")  # as importing tpseg.clinical.dicom_file does outside of pytest
+        warnings.filterwarnings("ignore", module=r"pydicom\.")  # as importing tpseg.clinical.reading.dicom_file does outside of pytest
         with pytest.raises(DataError) as raised:
             open_scan(path).frame(0)
     assert "wide" not in str(raised.value)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import UID
 
-from tpseg.clinical.identity import ModelIdentity, derived_uid
+from tpseg.clinical.writing.identity import ModelIdentity, derived_uid
 from tpseg.errors import DataError, UsageError
 
 

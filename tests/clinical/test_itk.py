@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 from made import all_orientations, write_nifti
 
-from tpseg.clinical.itk import ItkScan
-from tpseg.clinical.opening import open_scan
+from tpseg.clinical.reading.itk import ItkScan
+from tpseg.clinical.reading.opening import open_scan
 from tpseg.errors import DataError
 
 SHAPE = (4, 5, 6)

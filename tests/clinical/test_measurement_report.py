@@ -13,10 +13,10 @@ from pydicom import dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import ComprehensiveSRStorage, UltrasoundImageStorage, UltrasoundMultiFrameImageStorage
 
-from tpseg.clinical.dicom import DicomScan
-from tpseg.clinical.identity import ModelIdentity
-from tpseg.clinical.measurement_report import write_report
-from tpseg.clinical.segmentation_object import write_segmentation
+from tpseg.clinical.reading.dicom import DicomScan
+from tpseg.clinical.writing.identity import ModelIdentity
+from tpseg.clinical.writing.measurement_report import write_report
+from tpseg.clinical.writing.segmentation_object import write_segmentation
 from tpseg.errors import DataError
 from tpseg.tasks import Task
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 from skimage.measure import regionprops
 
-from tpseg.clinical.measures import longest_diameter, measure, volume
+from tpseg.clinical.writing.measures import longest_diameter, measure, volume
 
 
 def box(height: int, width: int, rows: slice, columns: slice) -> np.ndarray:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from made import all_orientations, write_nifti
 
-from tpseg.clinical.nifti import NiftiScan
-from tpseg.clinical.opening import open_scan
-from tpseg.clinical.planes import plane_of
-from tpseg.clinical.windows import volume_range
+from tpseg.clinical.reading.nifti import NiftiScan
+from tpseg.clinical.reading.opening import open_scan
+from tpseg.clinical.reading.planes import plane_of
+from tpseg.clinical.reading.windows import volume_range
 from tpseg.errors import DataError, TPSegError, UsageError
 
 SHAPE = (4, 5, 6)

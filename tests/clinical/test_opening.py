@@ -11,10 +11,10 @@ from PIL import Image
 from pydicom.uid import ImplicitVRLittleEndian, SegmentationStorage
 
 from tpseg.clinical import extras
-from tpseg.clinical.dicom import DicomScan
-from tpseg.clinical.nifti import NiftiScan
-from tpseg.clinical.opening import Found, find_scans, name_of, open_scan
-from tpseg.clinical.picture import PictureScan
+from tpseg.clinical.reading.dicom import DicomScan
+from tpseg.clinical.reading.nifti import NiftiScan
+from tpseg.clinical.reading.opening import Found, find_scans, name_of, open_scan
+from tpseg.clinical.reading.picture import PictureScan
 from tpseg.errors import DataError, UsageError
 
 SLICE = np.zeros((4, 6), np.int16)

@@ -23,9 +23,9 @@ from PIL import Image
 
 import tpseg.network
 from tpseg.cli import main
-from tpseg.clinical.opening import open_scan
+from tpseg.clinical.reading.opening import open_scan
 from tpseg.clinical.tiles import OVERLAP, Tiling
-from tpseg.clinical.video import VideoScan
+from tpseg.clinical.reading.video import VideoScan
 from tpseg.data.formats import open_image, read_image
 from tpseg.data.transforms import resize_map
 from tpseg.errors import DataError, UsageError
@@ -281,7 +281,7 @@ def test_a_picture_is_decoded_once_whatever_the_windows(segmenter: Segmenter, tm
     Image.fromarray(picture()).save(tmp_path / "photo.png")
     segmenter.tasks = TaskSet([Task("bright_disc", window="lung"), Task("dark_disc", window="brain")])
     decoded = []
-    monkeypatch.setattr("tpseg.clinical.picture.read_image", lambda path: decoded.append(path) or read_image(path))
+    monkeypatch.setattr("tpseg.clinical.reading.picture.read_image", lambda path: decoded.append(path) or read_image(path))
     list(predict_files(segmenter, [tmp_path / "photo.png"], BOTH, tmp_path / "out"))
     assert len(decoded) == 1
 

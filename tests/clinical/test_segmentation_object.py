@@ -22,9 +22,9 @@ from pydicom.uid import (
     VLPhotographicImageStorage,
 )
 
-from tpseg.clinical.dicom import DicomScan
-from tpseg.clinical.identity import ModelIdentity
-from tpseg.clinical.segmentation_object import write_segmentation
+from tpseg.clinical.reading.dicom import DicomScan
+from tpseg.clinical.writing.identity import ModelIdentity
+from tpseg.clinical.writing.segmentation_object import write_segmentation
 from tpseg.errors import DataError, UsageError
 from tpseg.tasks import Task
 

@@ -14,7 +14,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from PIL import Image
 
-from tpseg.clinical.picture import PictureScan
+from tpseg.clinical.reading.picture import PictureScan
 from tpseg.clinical.tiles import OVERLAP, Blend, TiledFrame, Tiling, starts
 
 SIZES = [(100, 150), (64, 64), (33, 200), (40, 20), (65, 129)]

@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from tpseg.clinical.opening import open_scan
-from tpseg.clinical.video import KEPT, VideoScan
+from tpseg.clinical.reading.opening import open_scan
+from tpseg.clinical.reading.video import KEPT, VideoScan
 from tpseg.errors import DataError
 
 FRAMES = 24
@@ -153,6 +153,6 @@ def test_no_video_in_it(tmp_path: Path) -> None:
 
 def test_frames_larger_than_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", ramp())
-    monkeypatch.setattr("tpseg.clinical.guarding.MAX_FRAME_PIXELS", 1000)
+    monkeypatch.setattr("tpseg.clinical.reading.guarding.MAX_FRAME_PIXELS", 1000)
     with pytest.raises(DataError, match="64x48 pixels"):
         open_scan(path)

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made import PATIENT, all_orientations, write_nifti
 
-from tpseg.clinical.itk import ItkScan
-from tpseg.clinical.nifti import NiftiScan
-from tpseg.clinical.volumes_out import write_itk
-from tpseg.clinical.volumes_out import write_nifti as write_mask
+from tpseg.clinical.reading.itk import ItkScan
+from tpseg.clinical.reading.nifti import NiftiScan
+from tpseg.clinical.writing.volumes import write_itk
+from tpseg.clinical.writing.volumes import write_nifti as write_mask
 
 SHAPE = (4, 5, 6)
 

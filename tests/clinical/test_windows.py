@@ -7,8 +7,8 @@ import pytest
 from pydicom import Dataset
 from pydicom.pixels import apply_windowing
 
-from tpseg.clinical import windows
-from tpseg.clinical.windows import WINDOWS, Window, parse_window, volume_range
+from tpseg.clinical.reading import windows
+from tpseg.clinical.reading.windows import WINDOWS, Window, parse_window, volume_range
 from tpseg.errors import UsageError
 
 

@@ -32,7 +32,7 @@ import random
 
 from fuzz_mutation import CANARY, mutated
 
-from tpseg.clinical.decoding import decoders
+from tpseg.clinical.reading.decoding import decoders
 from tpseg.errors import LONGEST, TPSegError
 
 MEMORY = 2 << 30
@@ -66,7 +66,7 @@ class Watch:
             if not relative_to_folder and not (os.path.abspath(name) + os.sep).startswith(self.allowed):
                 self.escapes.append(f"{event} {name!r}")
         elif event == "subprocess.Popen":
-            if "tpseg.clinical.decoder_process" not in [str(word) for word in arguments[1]]:
+            if "tpseg.clinical.reading.decoder_process" not in [str(word) for word in arguments[1]]:
                 self.escapes.append(f"started {arguments[1]!r}")
         elif event in FORBIDDEN:
             self.escapes.append(f"{event} {arguments!r}"[:300])

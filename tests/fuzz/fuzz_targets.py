@@ -12,7 +12,7 @@ import fuzz_seeds as seeds
 import numpy as np
 from seeds import dicom_seeds, itk_seeds, nifti_seeds, video_seeds
 
-from tpseg.clinical.opening import open_scan
+from tpseg.clinical.reading.opening import open_scan
 from tpseg.config import ModelConfig, build_config, read_source
 from tpseg.data.formats import open_image, read_image, to_mask
 from tpseg.data.hashes import read_record

@@ -29,7 +29,7 @@ from made import dicom, write_nifti
 from miniature import SETTINGS, TRUNK
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from tpseg.clinical.opening import open_scan
+from tpseg.clinical.reading.opening import open_scan
 from tpseg.config import ModelConfig, build_config, read_source
 from tpseg.data.formats import read_image, read_mask
 from tpseg.data.manifest import read_dataset

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from miniature import disc, write_discs
 
-from tpseg.clinical.scan import Scan
+from tpseg.clinical.reading.scan import Scan
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
 from tpseg.prediction import Segmenter

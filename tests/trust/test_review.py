@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tpseg.clinical.opening import Found
+from tpseg.clinical.reading.opening import Found
 from tpseg.prediction import Answer
 from tpseg.trust.advice import Advice
 from tpseg.trust.confidence import Confidence

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from tpseg.bulk.store import Folder, address, locate
-from tpseg.clinical.opening import DICOM_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES
+from tpseg.clinical.reading.opening import DICOM_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.errors import DataError, UsageError, few
 from tpseg.prediction import choose_tasks

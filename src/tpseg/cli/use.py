@@ -107,7 +107,7 @@ def predict(
         return 1 if len(bulk.failures) else 0
     if workers is not None or address is not None or retry_failed:
         raise UsageError("--workers, --address and --retry-failed belong to --engine ray; leave them out or add it")
-    from tpseg.clinical.opening import find_scans
+    from tpseg.clinical.reading.opening import find_scans
     from tpseg.prediction import Failure, Segmenter, choose_tasks, predict_files
     from tpseg.progress import track_calls
     from tpseg.trust.advice import TABLE, required_adviser, write_advice

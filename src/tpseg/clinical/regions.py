@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from tifffile import TiffFile, TiffPage
 
-from tpseg.clinical.guarding import reading
-from tpseg.clinical.windows import Window, repeat_grey
+from tpseg.clinical.reading.guarding import reading
+from tpseg.clinical.reading.windows import Window, repeat_grey
 from tpseg.data.formats import open_image, refuse_stack, to_rgb
 from tpseg.errors import DataError
 

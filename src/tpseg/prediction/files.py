@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tpseg.ahead import THREADS, ahead
-from tpseg.clinical.opening import Found, find_in_folder, name_of, suffix_of
-from tpseg.clinical.results import ENDINGS, SUFFIXES, Wanted
-from tpseg.clinical.windows import parse_window
+from tpseg.clinical.reading.opening import Found, find_in_folder, name_of, suffix_of
+from tpseg.clinical.writing.results import ENDINGS, SUFFIXES, Wanted
+from tpseg.clinical.reading.windows import parse_window
 from tpseg.errors import UsageError
 from tpseg.prediction.jobs import Failure, Job, Piece, Plan, open_job
 from tpseg.prediction.segmenter import Answer, Segmenter

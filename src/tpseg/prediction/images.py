@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from tpseg.clinical.opening import open_scan
+from tpseg.clinical.reading.opening import open_scan
 from tpseg.data.formats import stretch, to_rgb
 from tpseg.errors import DataError
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tpseg.clinical.opening import VIDEO_SUFFIXES, Found, open_scan, suffix_of
-from tpseg.clinical.results import Map, Part, Sink, Target, Wanted, open_sinks
-from tpseg.clinical.scan import Scan
+from tpseg.clinical.reading.opening import VIDEO_SUFFIXES, Found, open_scan, suffix_of
+from tpseg.clinical.writing.results import Map, Part, Sink, Target, Wanted, open_sinks
+from tpseg.clinical.reading.scan import Scan
 from tpseg.clinical.tiles import TiledFrame, Tiling
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.data.transforms import resize_map

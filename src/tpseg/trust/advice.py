@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tpseg.clinical.opening import Found, open_scan
-from tpseg.clinical.picture import PictureScan
+from tpseg.clinical.reading.opening import Found, open_scan
+from tpseg.clinical.reading.picture import PictureScan
 from tpseg.clinical.regions import FrameRegions, open_regions, read_tile
-from tpseg.clinical.scan import Scan
+from tpseg.clinical.reading.scan import Scan
 from tpseg.clinical.tiles import Tiling
 from tpseg.errors import DataError, UsageError
 from tpseg.files import write_atomically

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from tpseg.clinical.opening import Found
+from tpseg.clinical.reading.opening import Found
 from tpseg.errors import UsageError
 from tpseg.files import write_atomically
 from tpseg.metrics import bootstrap_sums, percentile_interval

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from tpseg.clinical.opening import ITK_SUFFIXES, NIFTI_SUFFIXES, is_dicom, open_scan
+from tpseg.clinical.reading.opening import ITK_SUFFIXES, NIFTI_SUFFIXES, is_dicom, open_scan
 from tpseg.data.formats import IMAGE_SUFFIXES, to_mask
 from tpseg.data.sources.layout import among, case_names, inside, label_ids, split_of, stem_of
 from tpseg.data.sources.pictures import decode, picture

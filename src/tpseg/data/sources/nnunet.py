@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tpseg.clinical.opening import ITK_SUFFIXES, NIFTI_SUFFIXES
+from tpseg.clinical.reading.opening import ITK_SUFFIXES, NIFTI_SUFFIXES
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.data.sources.layout import among, choose_labels, label_ids, read_json, short, stem_of
 from tpseg.data.sources.pictures import decode, picture

@@ -12,8 +12,8 @@ from threading import Lock
 import nibabel as nib
 import numpy as np
 
-from tpseg.clinical.opening import open_scan
-from tpseg.clinical.volume import VolumeScan
+from tpseg.clinical.reading.opening import open_scan
+from tpseg.clinical.reading.volume import VolumeScan
 from tpseg.data.sources.layout import Layout, among, evenly
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
@@ -58,7 +58,7 @@ class _Volume:
 class Volumes:
     """Pairs of volume and label map of a release, opened when a slice of theirs is asked for, from any thread.
 
-    window and axis as for tpseg.clinical.opening.open_scan: without a window grey values are shown from the percentiles of their
+    window and axis as for tpseg.clinical.reading.opening.open_scan: without a window grey values are shown from the percentiles of their
     volume, so that its slices stay comparable. ids are the labels that count as lesion, None for all but 0; slices with the label
     `ignored` are left out. Image and label map belong together voxel by voxel and must have one shape and one orientation.
     """

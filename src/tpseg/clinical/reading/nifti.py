@@ -11,8 +11,8 @@ import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.volumeutils import apply_read_scaling
 
-from tpseg.clinical.guarding import guard_volume, reading
-from tpseg.clinical.volume import VolumeScan
+from tpseg.clinical.reading.guarding import guard_volume, reading
+from tpseg.clinical.reading.volume import VolumeScan
 from tpseg.errors import DataError
 
 CHUNK = 2**24

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from tpseg.clinical.guarding import reading
-from tpseg.clinical.scan import Scan
+from tpseg.clinical.reading.guarding import reading
+from tpseg.clinical.reading.scan import Scan
 from tpseg.data.formats import read_image
 
 TURNED = (5, 6, 7, 8)

@@ -28,7 +28,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOB
 
 
 class Decoders:
-    """The process `tpseg.clinical.decoder_process`, started when first needed and anew whenever it has died.
+    """The process `tpseg.clinical.reading.decoder_process`, started when first needed and anew whenever it has died.
 
     Every request raises ValueError, in words for people, if it cannot be met.
     """
@@ -85,7 +85,7 @@ class Decoders:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._owner != os.getpid():  # a fork must not share its parent's
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tpseg.clinical.decoder_process"],
+                [sys.executable, "-m", "tpseg.clinical.reading.decoder_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -16,16 +16,16 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage
 
-from tpseg.clinical.codes import CATEGORY, finding_of
-from tpseg.clinical.geometry import Plane, allow_unknown_thickness, distance, make_irregular, planes_of, regular, stack
-from tpseg.clinical.identity import ModelIdentity, derived_uid
-from tpseg.clinical.inheriting import adopt, check_identifiers, unnamed
+from tpseg.clinical.writing.codes import CATEGORY, finding_of
+from tpseg.clinical.writing.geometry import Plane, allow_unknown_thickness, distance, make_irregular, planes_of, regular, stack
+from tpseg.clinical.writing.identity import ModelIdentity, derived_uid
+from tpseg.clinical.writing.inheriting import adopt, check_identifiers, unnamed
 from tpseg.errors import DataError, TPSegError
 from tpseg.files import replacing
 from tpseg.tasks import Task
 
 if TYPE_CHECKING:
-    from tpseg.clinical.dicom import DicomScan
+    from tpseg.clinical.reading.dicom import DicomScan
 
 __all__ = ["ModelIdentity", "segmentation", "write_segmentation"]
 

@@ -13,20 +13,20 @@ import numpy as np
 from PIL import Image
 
 from tpseg.clinical.extras import require
-from tpseg.clinical.opening import ITK_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES, suffix_of
-from tpseg.clinical.picture import PictureScan
+from tpseg.clinical.reading.opening import ITK_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES, suffix_of
+from tpseg.clinical.reading.picture import PictureScan
 from tpseg.clinical.regions import BAND, reduce
-from tpseg.clinical.scan import Scan
+from tpseg.clinical.reading.scan import Scan
 from tpseg.errors import UsageError
 from tpseg.files import replacing, replacing_folder
 from tpseg.overlay import draw_overlay
 from tpseg.tasks import Task
 
 if TYPE_CHECKING:
-    from tpseg.clinical.dicom import DicomScan
-    from tpseg.clinical.identity import ModelIdentity
-    from tpseg.clinical.video_out import Video
-    from tpseg.clinical.volume import VolumeScan
+    from tpseg.clinical.reading.dicom import DicomScan
+    from tpseg.clinical.writing.identity import ModelIdentity
+    from tpseg.clinical.writing.video import Video
+    from tpseg.clinical.reading.volume import VolumeScan
 
 ENDINGS = ("", "_probability", "_overlay", "_report")
 """What the names of a mask, its probability, its overlay and its measurement report end in."""
@@ -157,14 +157,14 @@ class VolumeSink(Sink):
             self.volumes[task][part.index] = found.mask if self.kind == "" else found.probability
 
     def finish(self) -> None:
-        from tpseg.clinical.nifti import NiftiScan
-        from tpseg.clinical.volumes_out import write_itk, write_nifti
+        from tpseg.clinical.reading.nifti import NiftiScan
+        from tpseg.clinical.writing.volumes import write_itk, write_nifti
 
         for task, volume in self.volumes.items():
             if isinstance(self.scan, NiftiScan):
                 write_nifti(self.scan, volume, self.target.file(task, self.kind, ".nii.gz"))
             else:
-                from tpseg.clinical.itk import ItkScan
+                from tpseg.clinical.reading.itk import ItkScan
 
                 assert isinstance(self.scan, ItkScan)
                 suffix = ".nrrd" if self.scan.path.suffix.lower() == ".nrrd" else ".mha"
@@ -185,11 +185,11 @@ class DicomSink(Sink):
                 masks[part.index] = part.maps[task.name].mask
 
     def finish(self) -> None:
-        from tpseg.clinical.segmentation_object import write_segmentation
+        from tpseg.clinical.writing.segmentation_object import write_segmentation
 
         write_segmentation(self.scan, self.masks, self.target.out / f"{self.target.name}.dcm", self.model)
         if self.report:
-            from tpseg.clinical.measurement_report import write_report
+            from tpseg.clinical.writing.measurement_report import write_report
 
             write_report(self.scan, self.masks, self.target.out / f"{self.target.name}_report.dcm", self.model)
 
@@ -200,7 +200,7 @@ class VideoSink(Sink):
     def __init__(self, scan: Scan, target: Target, kind: str) -> None:
         """kind: '' for the masks, `_overlay` for these."""
         require("av")
-        from tpseg.clinical.video_out import rate_of
+        from tpseg.clinical.writing.video import rate_of
 
         self.kind, self.rate = kind, rate_of(scan.path)
         self._stack = ExitStack()
@@ -214,7 +214,7 @@ class VideoSink(Sink):
             self._drawn[part.index, task] = part.overlay(task) if self.kind else found.mask.view(np.uint8) * np.uint8(255)
 
     def append(self, part: Part) -> None:
-        from tpseg.clinical.video_out import Video
+        from tpseg.clinical.writing.video import Video
 
         for task in part.maps:
             if task not in self._videos:
@@ -243,14 +243,14 @@ def open_sinks(scan: Scan, target: Target, tasks: Sequence[Task], wanted: Wanted
     suffix = "" if scan.path.is_dir() else suffix_of(scan.path)
     sinks: list[Sink]
     if suffix in NIFTI_SUFFIXES + ITK_SUFFIXES:
-        from tpseg.clinical.volume import VolumeScan
+        from tpseg.clinical.reading.volume import VolumeScan
 
         assert isinstance(scan, VolumeScan)
         sinks, pictures = [VolumeSink(scan, target, kind) for kind in ("", *shown) if kind != "_overlay"], {"_overlay"}
     elif suffix in VIDEO_SUFFIXES:
         sinks, pictures = [VideoSink(scan, target, kind) for kind in ("", *shown) if kind != "_probability"], {"_probability"}
     else:
-        from tpseg.clinical.dicom import DicomScan
+        from tpseg.clinical.reading.dicom import DicomScan
 
         assert isinstance(scan, DicomScan)
         sinks, pictures = [DicomSink(scan, target, tasks, model(), wanted.report)], {"_probability", "_overlay"}

@@ -30,11 +30,11 @@ from highdicom.sr import (
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from tpseg.clinical.codes import CATEGORY, finding_of, snomed
-from tpseg.clinical.identity import ModelIdentity, derived_uid
-from tpseg.clinical.inheriting import UTF_8, adopt, unnamed
-from tpseg.clinical.measures import Measures, measure, volume
-from tpseg.clinical.segmentation_object import (
+from tpseg.clinical.writing.codes import CATEGORY, finding_of, snomed
+from tpseg.clinical.writing.identity import ModelIdentity, derived_uid
+from tpseg.clinical.writing.inheriting import UTF_8, adopt, unnamed
+from tpseg.clinical.writing.measures import Measures, measure, volume
+from tpseg.clinical.writing.segmentation_object import (
     MANUFACTURER,
     Masks,
     frames_of_segment,
@@ -48,7 +48,7 @@ from tpseg.files import replacing
 from tpseg.tasks import Task
 
 if TYPE_CHECKING:
-    from tpseg.clinical.dicom import DicomScan
+    from tpseg.clinical.reading.dicom import DicomScan
 
 PIXELS = Code("{pixels}", "UCUM", "pixels")
 """The unit of lengths and areas where nobody knows how large a pixel is."""

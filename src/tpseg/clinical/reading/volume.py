@@ -9,10 +9,10 @@ from threading import Lock
 
 import numpy as np
 
-from tpseg.clinical.guarding import guard_frame, reading
-from tpseg.clinical.planes import plane_of
-from tpseg.clinical.scan import Scan
-from tpseg.clinical.windows import Window, parse_window, repeat_grey, sample, volume_range
+from tpseg.clinical.reading.guarding import guard_frame, reading
+from tpseg.clinical.reading.planes import plane_of
+from tpseg.clinical.reading.scan import Scan
+from tpseg.clinical.reading.windows import Window, parse_window, repeat_grey, sample, volume_range
 from tpseg.errors import DataError
 
 LEAST_ANGLE = 1e-3
@@ -20,7 +20,7 @@ LEAST_ANGLE = 1e-3
 
 
 class VolumeScan(Scan):
-    """Frames are cut along an axis and lie as radiologists look at them, see tpseg.clinical.planes.
+    """Frames are cut along an axis and lie as radiologists look at them, see tpseg.clinical.reading.planes.
 
     Grey values are shown in the window asked for, else from the volume's percentile 0.5 to 99.5; that needs one pass over the
     voxels, before the first frame. A frame with NaN or infinity cannot be shown.

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, convert_color_space
 
-from tpseg.clinical.windows import STRIP, Window, repeat_grey
+from tpseg.clinical.reading.windows import STRIP, Window, repeat_grey
 from tpseg.errors import DataError
 
 

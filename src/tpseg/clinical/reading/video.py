@@ -10,8 +10,8 @@ from threading import Lock
 import av
 import numpy as np
 
-from tpseg.clinical.guarding import MAX_FRAME_PIXELS, guard_frame, reading
-from tpseg.clinical.scan import Scan
+from tpseg.clinical.reading.guarding import MAX_FRAME_PIXELS, guard_frame, reading
+from tpseg.clinical.reading.scan import Scan
 from tpseg.errors import DataError
 
 KEPT = 8

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tpseg.clinical.decoding import decoders
-from tpseg.clinical.guarding import guard_volume, reading
-from tpseg.clinical.volume import VolumeScan
+from tpseg.clinical.reading.decoding import decoders
+from tpseg.clinical.reading.guarding import guard_volume, reading
+from tpseg.clinical.reading.volume import VolumeScan
 from tpseg.errors import DataError
 
 HEADER = 2**16
@@ -24,7 +24,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 class ItkScan(VolumeScan):
     """A volume, or one slice, of grey values or of RGB with 8 bits. The first frame reads all of it into memory.
 
-    SimpleITK reads in a process of its own, see tpseg.clinical.decoding.
+    SimpleITK reads in a process of its own, see tpseg.clinical.reading.decoding.
     """
 
     kind = "NRRD or MetaImage"

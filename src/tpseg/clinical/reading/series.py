@@ -10,9 +10,9 @@ import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.uid import SegmentationStorage
 
-from tpseg.clinical.discretion import keep_quiet
-from tpseg.clinical.grey import functional_group
-from tpseg.clinical.sniffing import looks_like_dicom
+from tpseg.clinical.reading.discretion import keep_quiet
+from tpseg.clinical.reading.grey import functional_group
+from tpseg.clinical.reading.sniffing import looks_like_dicom
 
 keep_quiet()
 

@@ -10,9 +10,9 @@ from highdicom import PixelMeasuresSequence, PlaneOrientationSequence, PlanePosi
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 
-from tpseg.clinical.dicom import pair_of
-from tpseg.clinical.grey import functional_group
-from tpseg.clinical.series import even_distance
+from tpseg.clinical.reading.dicom import pair_of
+from tpseg.clinical.reading.grey import functional_group
+from tpseg.clinical.reading.series import even_distance
 
 SAME = 1e-3
 """Millimetres, and parts of a cosine: what differs by less is the same."""

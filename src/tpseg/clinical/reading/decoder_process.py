@@ -1,4 +1,4 @@
-"""The process that decodes what could take a process down: requests on stdin, results on stdout; see tpseg.clinical.decoding."""
+"""The process that decodes what could take a process down: requests on stdin, results on stdout; see tpseg.clinical.reading.decoding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def frame(syntax: str, stream: bytes, options: dict[str, Any]) -> Reply:
     from pydicom.encaps import encapsulate
     from pydicom.pixels import get_decoder
 
-    from tpseg.clinical.discretion import keep_quiet
+    from tpseg.clinical.reading.discretion import keep_quiet
 
     keep_quiet()
     values, found = get_decoder(syntax).as_array(encapsulate([stream]), index=0, raw=True, **options)

@@ -10,12 +10,12 @@ from threading import Lock
 import numpy as np
 from pydicom import Dataset
 
-from tpseg.clinical.dicom_file import COLOURS, DicomFile
-from tpseg.clinical.grey import colour_to_rgb, extent, functional_group, grey_of, palette_to_rgb
-from tpseg.clinical.guarding import reading
-from tpseg.clinical.scan import Scan
-from tpseg.clinical.series import distance_along_normal, even_distance, order_of
-from tpseg.clinical.windows import Window, parse_window
+from tpseg.clinical.reading.dicom_file import COLOURS, DicomFile
+from tpseg.clinical.reading.grey import colour_to_rgb, extent, functional_group, grey_of, palette_to_rgb
+from tpseg.clinical.reading.guarding import reading
+from tpseg.clinical.reading.scan import Scan
+from tpseg.clinical.reading.series import distance_along_normal, even_distance, order_of
+from tpseg.clinical.reading.windows import Window, parse_window
 from tpseg.errors import DataError
 
 CENTIMETRES = 3

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 
-from tpseg.clinical.nifti import NiftiScan
+from tpseg.clinical.reading.nifti import NiftiScan
 from tpseg.files import replacing
 
 if TYPE_CHECKING:
-    from tpseg.clinical.itk import ItkScan
+    from tpseg.clinical.reading.itk import ItkScan
 
 FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name")
 """Fields of a NIfTI header that may hold a patient's name."""

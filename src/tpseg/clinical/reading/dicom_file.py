@@ -25,10 +25,10 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from tpseg.clinical.decoding import decoders
-from tpseg.clinical.discretion import keep_quiet
-from tpseg.clinical.guarding import guard_frame, guard_volume, reading
-from tpseg.clinical.sniffing import looks_like_dicom
+from tpseg.clinical.reading.decoding import decoders
+from tpseg.clinical.reading.discretion import keep_quiet
+from tpseg.clinical.reading.guarding import guard_frame, guard_volume, reading
+from tpseg.clinical.reading.sniffing import looks_like_dicom
 from tpseg.errors import DataError
 
 keep_quiet()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tpseg.clinical.extras import require
-from tpseg.clinical.picture import PictureScan
-from tpseg.clinical.scan import Scan
-from tpseg.clinical.sniffing import looks_like_dicom
+from tpseg.clinical.reading.picture import PictureScan
+from tpseg.clinical.reading.scan import Scan
+from tpseg.clinical.reading.sniffing import looks_like_dicom
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.errors import DataError, UsageError
 
@@ -99,23 +99,23 @@ def open_scan(found: Found | Path | str, *, window: str = "", axis: str = "") ->
         if suffix in IMAGE_SUFFIXES:
             return PictureScan(path, found.name)
         if suffix in NIFTI_SUFFIXES:
-            from tpseg.clinical.nifti import NiftiScan
+            from tpseg.clinical.reading.nifti import NiftiScan
 
             return NiftiScan(path, found.name, window, axis)
         if suffix in ITK_SUFFIXES:
             require("SimpleITK")
-            from tpseg.clinical.itk import ItkScan
+            from tpseg.clinical.reading.itk import ItkScan
 
             return ItkScan(path, found.name, window, axis)
         if suffix in VIDEO_SUFFIXES:
             require("av")
-            from tpseg.clinical.video import VideoScan
+            from tpseg.clinical.reading.video import VideoScan
 
             return VideoScan(path, found.name)
         if not is_dicom(path):
             raise DataError(f"{path}: neither DICOM nor a file of a known suffix; expected {', '.join(SUFFIXES)}, or DICOM of any name")
     require("pydicom")
-    from tpseg.clinical.dicom import DicomScan
+    from tpseg.clinical.reading.dicom import DicomScan
 
     return DicomScan(found.files, path, found.name, window)
 
@@ -147,7 +147,7 @@ def _series(folder: Path, files: Sequence[Path]) -> Iterator[Found]:
     if not files:
         return
     require("pydicom")
-    from tpseg.clinical.series import group_series
+    from tpseg.clinical.reading.series import group_series
 
     groups = group_series(files)
     stacks = [group for group in groups if len(group) > 1]
