@@ -71,18 +71,18 @@ def test_global_attention_is_where_the_table_says(size: str) -> None:
     assert [number for number, block in enumerate(blocks) if block.window_size == 0] == expected
 
 
-@pytest.mark.parametrize("size", [(64, 64), (128, 128), (64, 128), (352, 480)])
+@pytest.mark.parametrize("size", [(64, 64), (128, 128), (64, 128), (352, 480), (1024, 1024)])
 def test_our_lean_forward_gives_the_librarys_features(tiny: Trunk, size: tuple[int, int]) -> None:
     assert_same_features(tiny, noise(1, 3, *size))
 
 
 @pytest.mark.slow
 def test_hiera_large_from_metas_file_gives_the_librarys_features(tmp_path: Path) -> None:
-    """The whole way of a user's sam2_hiera_large.pt, at the sizes of SAM2-UNet, TP-Seg and SAM 2 itself."""
+    """The whole way of a user's sam2_hiera_large.pt, at the sizes of SAM2-UNet and TP-Seg."""
     save_meta_file(stir(Trunk("large"), size=0.02), tmp_path / "sam2_hiera_large.pt")
     trunk = Trunk("large").eval()
     load_trunk_weights(trunk, str(tmp_path / "sam2_hiera_large.pt"))
-    for size in (352, 512, 1024):
+    for size in (352, 512):
         assert_same_features(trunk, noise(1, 3, size, size))
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from miniature import config, stopped, write_discs
+import torch
+from miniature import config, history, stopped, write_discs
 
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError
@@ -81,6 +82,23 @@ def test_a_cell_that_was_stopped_while_scoring_is_not_trained_again(tmp_path: Pa
         patch.setattr("tpseg.training.train", lambda *arguments, **options: pytest.fail("trained again"))
         run_cell(tmp_path)
     pd.testing.assert_frame_equal(read_cell_scores(tmp_path), scores)
+
+
+def test_a_cell_that_early_stopping_ended_is_scored_not_trained_again(tmp_path: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tpseg.recipe.hard_dice", lambda logits, mask: torch.full((len(mask),), 0.5))  # no epoch is better
+    settings = config(training={"epochs": 6, "early_stopping": 1}, sampling={"epoch_images": 8})
+    write_cell(replace(cell(tasks), config=settings), tasks, tmp_path)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("tpseg.studies.cell.evaluate_model", interrupted)
+        run_cell(tmp_path)
+    assert list(history(tmp_path / "run")["step"]) == [2, 4]
+    run_cell(tmp_path)
+    assert len(read_cell_scores(tmp_path)) == 6
+    assert list(history(tmp_path / "run")["step"]) == [2, 4]
+
+
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_the_key_tells_cells_apart(tasks: Path) -> None:

@@ -33,6 +33,7 @@ from tpseg.studies.learned import (
     separation_against_scores,
     separation_table,
     shared_parameters,
+    sharing_table,
     split_table,
     task_scores,
     two_halves,
@@ -265,6 +266,17 @@ def test_splits_are_listed_with_the_gates_ends_and_models_without_a_gate_are_lef
     assert gates["block"].tolist() == [0, 1, 2, 0, 1, 2]
     assert gates["weight"].tolist() == pytest.approx([0.1, 0.6, 0.9, 0.0, 0.1, 0.2])
     assert list(split_table({}).columns) == list(splits.columns)
+
+
+def test_all_tasks_cost_the_shared_route_once_and_each_its_own_blocks():
+    lines = [("late", 1, "a", 3, 4), ("late", 1, "b", 3, 4), ("uneven", 1, "a", 0, 4), ("uneven", 1, "b", 2, 4), ("never", 2, "a", 4, 4)]
+    found = sharing_table(pd.DataFrame(lines, columns=["row", "seed", "task", "split", "blocks"]))
+    assert [tuple(line) for line in found.to_numpy()] == [
+        ("late", 1, 2, (3 + 2 * 1) / 4),
+        ("uneven", 1, 2, (2 + 4 + 2) / 4),  # the shared route runs for the second task alone
+        ("never", 2, 1, 1.0),
+    ]
+    assert sharing_table(split_table({})).empty
 
 
 def image_scores(dice: dict[tuple[str, int, str], float]) -> pd.DataFrame:

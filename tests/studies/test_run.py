@@ -103,27 +103,33 @@ def test_bad_usage_is_one_sentence(arguments: list[str], message: str, tmp_path:
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_table_3_on_phantoms_is_killed_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "cells", "again"),
+    [
+        pytest.param("A1,A5", 5, "A1", marks=pytest.mark.slow, id="two rows"),  # and A4, which the others are compared with
+        pytest.param("", 16, "A1,A2,B1", marks=pytest.mark.long, id="all rows"),  # 13 distinct unified models and 3 separate ones
+    ],
+)
+def test_table_3_on_phantoms_is_killed_and_goes_on(rows: str, cells: int, again: str, tmp_path: Path) -> None:
     """No finished cell runs twice, and the table is the one of an undisturbed run."""
     tasks = write_phantoms(tmp_path / "data", cases=10, size=64)
     three = dict(list(yaml.safe_load(tasks.read_text())["tasks"].items())[:3])
     tasks.write_text(yaml.safe_dump({"tasks": three}))
     command = [sys.executable, "-m", "tpseg.cli", "study", "table3", "--data", str(tasks)]
     command += ["--budget", "tiny", "--seeds", "1"]
+    chosen = ["--rows", rows] if rows else []
     silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    killed = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], **silent)
-    while len(finished := list((tmp_path / "killed").glob(f"cells/*/{SCORES}"))) < 3:
+    killed = subprocess.Popen([*command, "--out", str(tmp_path / "killed"), *chosen], **silent)
+    while len(finished := list((tmp_path / "killed").glob(f"cells/*/{SCORES}"))) < 2:
         assert killed.poll() is None
         time.sleep(0.2)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     before = {path: path.stat().st_mtime_ns for path in finished}
-    subprocess.run([*command, "--out", str(tmp_path / "killed")], **silent, check=True)
+    subprocess.run([*command, "--out", str(tmp_path / "killed"), *chosen], **silent, check=True)
     assert {path: path.stat().st_mtime_ns for path in finished} == before
-    assert len(list((tmp_path / "killed").glob(f"cells/*/{SCORES}"))) == 16  # 13 distinct unified models and 3 separate ones
-    rows = ["--rows", "A1,A2,B1"]
-    subprocess.run([*command, "--out", str(tmp_path / "whole"), *rows], **silent, check=True)
-    subprocess.run([*command, "--out", str(tmp_path / "killed"), *rows], **silent, check=True)
+    assert len(list((tmp_path / "killed").glob(f"cells/*/{SCORES}"))) == cells
+    for place in ("whole", "killed"):
+        subprocess.run([*command, "--out", str(tmp_path / place), "--rows", again], **silent, check=True)
     one, other = ((tmp_path / place / "table3" / "table3.csv").read_text() for place in ("killed", "whole"))
     assert one == other

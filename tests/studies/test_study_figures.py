@@ -28,6 +28,7 @@ from tpseg.studies.figures import (
     minus,
     prototype_cosines,
     separation_scores,
+    sharing_curve,
 )
 from tpseg.studies.pictures import median_cases, visual_comparison
 
@@ -73,6 +74,13 @@ def tables() -> Tables:
             [("A4", *cell, int((curve < 0.5).sum()), 12, curve[0], curve[-1]) for cell, curve in by_cell.items()],
             columns=["row", "seed", "task", "split", "blocks", "first", "last"],
         ),
+        "sharing": pd.DataFrame(
+            [(row, seed, 8, rng.uniform(3, 7)) for row in ROWS for seed in SEEDS], columns=["row", "seed", "tasks", "passes"]
+        ),
+        "summary": pd.DataFrame(
+            [(row, "average", d := rng.uniform(0.4, 0.5), d - 0.02, d + 0.02) for row in ROWS],
+            columns=["row", "task", "dice", "dice_low", "dice_high"],
+        ),
         "conflict": pd.DataFrame(conflict, columns=["part", "task", "other", "cosine"]),
         "histories": {
             (row, seed): pd.DataFrame({"step": [10, 20, 30], "val/dice": np.sort(rng.uniform(0, 1, 3))}) for row in ROWS for seed in SEEDS
@@ -106,6 +114,7 @@ FIGURES: dict[str, Callable[[Path, Tables], None]] = {
     "fig7": lambda path, t: prototype_cosines(path, t["prototypes"], TITLES, "Full (TP-Seg)"),
     "fig8": lambda path, t: separation_scores(path, t["separations"], t["scores"], TITLES, "Full (TP-Seg)"),
     "gate": lambda path, t: gate_figure(path, t["gates"], t["splits"], TITLES, "Full (TP-Seg)"),
+    "sharing": lambda path, t: sharing_curve(path, t["sharing"], t["summary"], t["rows"]),
     "gradients": lambda path, t: gradient_matrices(path, {"Full (TP-Seg)": t["conflict"], "w/o TCA": t["conflict"]}, TITLES),
     "curves": lambda path, t: learning_curves(path, t["histories"], ROWS),
     "margins": lambda path, t: margins(path, t["comparison"], ROWS, "A4"),
@@ -315,7 +324,7 @@ def test_a_cell_shows_what_its_row_found_and_the_dice_of_just_that(tmp_path: Pat
     assert "Models of seed 0. Images: Bright disc: 10.png." in caption
 
 
-@pytest.mark.parametrize("name", ["fig7", "fig8", "gate", "gradients"])
+@pytest.mark.parametrize("name", ["fig7", "fig8", "gate", "gradients", "sharing"])
 def test_a_figure_of_nothing_is_refused_with_its_name(name: str, tmp_path: Path, tables: Tables) -> None:
     empty = {key: table.iloc[:0] if isinstance(table, pd.DataFrame) else table for key, table in tables.items()}
     with pytest.raises(DataError, match=f"{name}: nothing to draw"):

@@ -213,6 +213,39 @@ def gate_figure(path: Path, gates: pd.DataFrame, splits: pd.DataFrame, titles: M
     save_figure(path, (1.75 * columns + 3.4, max(1.55 * lines + 0.5, 2.6)), draw, caption)
 
 
+def sharing_curve(path: Path, sharing: pd.DataFrame, summary: pd.DataFrame, rows: Mapping[str, str]) -> None:
+    """Average Dice of each row against what its trunk costs when all tasks are asked of one image; a line joins the rows in order.
+
+    sharing: `learned.sharing_table` of all rows; summary: `statistics.summarise`.
+    """
+    require_lines(sharing, path)
+    dice = summary[summary["task"] == "average"].set_index("row")
+    by_row = sharing.groupby("row")["passes"]
+    shown = [row for row in rows if row in by_row.groups and row in dice.index]
+    tasks, seeds = int(sharing["tasks"].max()), sharing["seed"].nunique()
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot(by_row.mean()[shown], 100 * dice.loc[shown, "dice"], color=GREY, linewidth=1, zorder=1)
+        for position, row in enumerate(shown):
+            style: dict[str, Any] = {"color": PALETTE[position % len(PALETTE)], "marker": MARKERS[position % len(MARKERS)]}
+            low, mean, high = 100 * dice.loc[row, ["dice_low", "dice", "dice_high"]].to_numpy(dtype=float)
+            passes = by_row.get_group(row)
+            axes.plot([passes.mean()] * 2, (low, high), color=style["color"], linewidth=1.2)
+            axes.plot((passes.min(), passes.max()), [mean] * 2, color=style["color"], linewidth=1.2)
+            axes.plot(passes.mean(), mean, markersize=7, linestyle="", label=short(rows[row], 34), **style)
+        axes.margins(0.08)
+        axes.set(xlabel=f"passes of the trunk for {tasks} tasks on one image", ylabel="Dice, mean over tasks, %")
+        figure.legend(loc="outside right upper")
+
+    caption = (
+        f"Average Dice, with its 95 % interval, against what the trunk costs when all {tasks} tasks are asked of one image: the shared "
+        f"route once, up to the latest split, and each task's own blocks from its split on, in passes of the whole trunk, blocks "
+        f"counted alike. Means over {_count(seeds, 'seed')}; bars along the axis of passes span the seeds."
+    )
+    save_figure(path, (8.2, 3.8), draw, caption)
+
+
 def _draw_splits(axes: Axes, splits: pd.DataFrame, titles: Mapping[str, str], blocks: int) -> None:
     """b* over tasks, a dot for each seed; seeds are set apart a little, for many share a block."""
     seeds = sorted(splits["seed"].unique())

@@ -113,6 +113,19 @@ def split_table(models: Models) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["row", "seed", "task", "split", "blocks", "first", "last"])
 
 
+def sharing_table(splits: pd.DataFrame) -> pd.DataFrame:
+    """What the splits cost when all tasks are asked of one image: row, seed, tasks, passes of the trunk, from 1 to the number of tasks.
+
+    splits: as `split_table` gives them. The shared route runs once, up to the latest split; each task runs its own blocks from its
+    split on: passes = (max b* + Σ (N − b*)) / N, each of the N blocks counted alike.
+    """
+    lines = []
+    for (row, seed), of_model in splits.groupby(["row", "seed"], sort=False):
+        split, blocks = of_model["split"].to_numpy(), int(of_model["blocks"].iloc[0])
+        lines.append((row, seed, len(split), float(split.max() + (blocks - split).sum()) / blocks))
+    return pd.DataFrame(lines, columns=["row", "seed", "tasks", "passes"])
+
+
 def gate_table(models: Models) -> pd.DataFrame:
     """The whole gate: row, seed, task, block, weight w(τ, b). Models without a gate have no lines."""
     rows = []

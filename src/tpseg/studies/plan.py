@@ -19,7 +19,7 @@ from tpseg.models.catalogue import check_architecture
 
 HERE = Path(__file__).parent
 LAYOUTS = ("tasks", "averages")
-FIGURES = ("fig5", "fig6", "fig7", "fig8", "gates", "gradients")
+FIGURES = ("fig5", "fig6", "fig7", "fig8", "gates", "sharing", "gradients")
 SETTINGS = ("model", "sampling", "training")
 STUDY_KEYS = ("title", "reference", "rows", "layout", "figures")
 ROW_KEYS = ("name", "group", "config", *SETTINGS, "separate", "paper")

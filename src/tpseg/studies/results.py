@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,9 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / "scores.parquet") as new:
             self.scores.to_parquet(new, index=False)
-        summary = summarise(self.scores, self.protocol)
         reference = self.study.reference in set(self.scores["row"])
         comparison = compare(self.scores, self.study.reference, self.protocol) if reference else pd.DataFrame()
-        table = study_table(self.study, summary, comparison, self.titles, self.protocol)
+        table = study_table(self.study, self.summary, comparison, self.titles, self.protocol)
         for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("csv", table.to_csv()), ("html", table.to_html())):
             write_atomically(self.folder / f"{self.study.name}.{suffix}", text)
         figures.learning_curves(self.folder / "curves", self.histories(), self.names)
@@ -55,6 +55,10 @@ class Results:
         for figure in self.study.figures if reference else ():
             FIGURES[figure](self)
         return table
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        return summarise(self.scores, self.protocol)
 
     def unified(self) -> list[Cell]:
         """Cells of one model for all tasks."""
@@ -137,6 +141,14 @@ def draw_gates(results: Results) -> None:
         figures.gate_figure(results.folder / "gates", gates, splits, results.titles, results.names[results.study.reference])
 
 
+def draw_sharing(results: Results) -> None:
+    """Dice against the cost of all tasks on one image, with sharing.csv."""
+    sharing = learned.sharing_table(learned.split_table(results.models()))
+    results.of_reference(sharing, "sharing")
+    if len(sharing):
+        figures.sharing_curve(results.folder / "sharing", sharing, results.summary, results.names)
+
+
 def draw_gradients(results: Results) -> None:
     """Gradient conflict of every unified row, with gradients.csv and its summary."""
     tables = []
@@ -155,6 +167,7 @@ FIGURES: dict[str, Callable[[Results], None]] = {
     "fig7": draw_prototypes,
     "fig8": draw_separation,
     "gates": draw_gates,
+    "sharing": draw_sharing,
     "gradients": draw_gradients,
 }
 """By the names that a study's `figures` takes."""
