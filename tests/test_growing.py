@@ -15,13 +15,15 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from miniature import assert_same_run, config, stopped, train_miniature, write_discs
+from miniature import assert_same_run, config, history, stopped, train_miniature, write_discs
 
 from tpseg.cli import main
 from tpseg.config import load_config
 from tpseg.data.hashes import read_record
 from tpseg.data.manifest import read_dataset
 from tpseg.data.pairs import read_pair
+from tpseg.foreign import parse_json
+from tpseg.growing.lineage import descend
 from tpseg.growing.nearest import rank_tasks
 from tpseg.growing.recipe import read_recipe
 from tpseg.models.checkpoint import load_model, save_model
@@ -29,6 +31,7 @@ from tpseg.models.grow import extract, same_bits
 from tpseg.models.model import LesionModel
 from tpseg.prediction import Segmenter
 from tpseg.training import train
+from tpseg.trust.record import load_trust
 
 Run = Callable[..., tuple[int, str, str]]
 OLD = ["bright_disc", "dark_disc"]
@@ -233,6 +236,32 @@ def test_a_finished_run_is_not_trained_again_and_another_parent_is_refused(grown
     assert "was begun from another model" in said
 
 
+def test_a_run_that_early_stopping_ended_is_finished(trained, newcomers, tmp_path, run, monkeypatch):
+    """Killed before it could say what it cost, the new task's training and the one alone; neither is gone on with."""
+    changes = tmp_path / "changes.yaml"
+    changes.write_text("training: {epochs: 9, early_stopping: 1}\n")
+    monkeypatch.setattr("tpseg.recipe.hard_dice", lambda logits, mask: torch.full((len(mask),), 0.5))  # no epoch is better
+    words = ["add-task", trained, "--data", newcomers, "--task", "blue_disc", "--out", tmp_path / "run", "--config", changes, "--alone"]
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tpseg.growing.conduct.score", killed)
+        assert run(*words)[0] == 130
+    journal = json.loads((tmp_path / "run" / "growth.json").read_text())
+    del journal["minutes"]
+    (tmp_path / "run" / "growth.json").write_text(json.dumps(journal))
+    places = [tmp_path / "run", tmp_path / "run" / "alone"]
+    steps = [list(history(place)["step"]) for place in places]
+    assert [len(epochs) for epochs in steps] == [2, 2]
+    monkeypatch.setattr("tpseg.growing.conduct.train", lambda *arguments, **options: pytest.fail("trained again"))
+    monkeypatch.setattr("tpseg.growing.conduct.score", lambda *arguments: None)
+    code, out, _ = run(*words, "--resume")
+    assert (code, "What blue_disc cost" in out) == (0, True)
+    assert [list(history(place)["step"]) for place in places] == steps
+
+
 @pytest.mark.slow
 def test_it_is_compared_with_joint_training_and_with_training_alone(trained, newcomers, discs, tmp_path, run):
     all_three = tmp_path / "all.yaml"
@@ -362,7 +391,8 @@ def test_remove_task_keeps_the_other_answers_and_the_record_of_what_was_seen(gro
     assert less.tasks.names == ["blue_disc"]
     assert_old_answers(grown, tmp_path / "less", newcomers, ["blue_disc"])
     assert less.data_record == before.data_record
-    assert less.provenance["parents"] == [before.provenance]
+    assert less.provenance["parents"] == [alone(before.provenance)]
+    assert less.provenance["ancestors"] == before.provenance["parents"]
     assert set(less.provenance["training"]["metrics"]) == {"val/dice/blue_disc", "val/dice"}
     assert less.provenance["data"]["record_sha256"] == before.provenance["data"]["record_sha256"]
     code, _, said = run("remove-task", tmp_path / "less", "blue_disc", "--out", tmp_path / "none")
@@ -384,7 +414,8 @@ def test_rename_task_changes_the_name_everywhere_and_no_tensor(grown, discs, tmp
     assert scores[1]["val/dice/night_disc"] == scores[0]["val/dice/dark_disc"]
     assert "val/dice/dark_disc" not in scores[1]
     assert after.provenance["data"]["cases"]["night_disc"] == before.provenance["data"]["cases"]["dark_disc"]
-    assert after.provenance["parents"] == [before.provenance]
+    assert after.provenance["parents"] == [alone(before.provenance)]
+    assert after.provenance["ancestors"] == before.provenance["parents"]
     code, _, said = run("rename-task", grown, "dark_disc", "blue_disc", "--out", tmp_path / "no")
     assert (code, "has a task of this name already" in said) == (2, True)
     code, _, said = run("rename-task", grown, "dark_disc", "blue disc", "--out", tmp_path / "no")
@@ -393,12 +424,89 @@ def test_rename_task_changes_the_name_everywhere_and_no_tensor(grown, discs, tmp
     assert (code, "is not an empty folder" in said) == (2, True)
 
 
-def test_a_calibrated_parent_s_child_is_not_calibrated_and_that_is_said(trained, tmp_path, run):
-    copy = shutil.copytree(trained, tmp_path / "copy")
-    (copy / "model" / "trust.json").write_text("{}")
-    code, said, _ = run("rename-task", copy, "dark_disc", "night_disc", "--out", tmp_path / "renamed")
-    assert (code, f"tpseg calibrate {tmp_path / 'renamed'}" in said) == (0, True)
-    assert not (tmp_path / "renamed" / "model" / "trust.json").exists()
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory, miniature_trunk_module: None, trained: Path, discs: Path) -> Path:
+    copy = shutil.copytree(trained, tmp_path_factory.mktemp("calibrated") / "run")
+    assert main(["calibrate", str(copy), "--data", str(discs)]) == 0
+    return copy
+
+
+def test_a_calibrated_parent_s_child_with_other_tasks_is_not_calibrated_and_that_is_said(calibrated, tmp_path, run):
+    code, said, _ = run("remove-task", calibrated, "dark_disc", "--out", tmp_path / "less")
+    assert (code, f"tpseg calibrate {tmp_path / 'less'}" in said) == (0, True)
+    assert not (tmp_path / "less" / "model" / "trust.json").exists()
+
+
+def test_a_calibration_goes_along_with_a_new_name(calibrated, discs, tmp_path, run):
+    code, said, _ = run("rename-task", calibrated, "dark_disc", "night_disc", "--out", tmp_path / "renamed")
+    assert (code, "calibrate" in said) == (0, False)
+    before, after = load_trust(calibrated / "model"), load_trust(tmp_path / "renamed" / "model")
+    assert after.tasks == ("bright_disc", "night_disc")
+    assert after.confidence == {"bright_disc": before.confidence["bright_disc"], "night_disc": before.confidence["dark_disc"]}
+    assert all(same_bits(value, after.tensors()[key]) for key, value in before.tensors().items())
+    assert "dark_disc" not in (tmp_path / "renamed" / "model" / "trust.json").read_text()
+    said_then, said_now = ({**one.provenance["measured"]["test"]} for one in (before, after))
+    assert said_now["false_alarms"]["night_disc"] == said_then["false_alarms"]["dark_disc"]
+    assert "Probabilities are calibrated for: bright_disc, night_disc." in (tmp_path / "renamed" / "model" / "README.md").read_text()
+    image = discs.parent / "dark_disc" / "08.png"
+    one, other = (Segmenter(folder, device="cpu") for folder in (calibrated, tmp_path / "renamed"))
+    assert one(image, "auto").advice.tasks == ("dark_disc",)
+    assert other(image, "auto").advice.tasks == ("night_disc",)
+    (calibrated / "model" / "trust.safetensors").rename(tmp_path / "away")
+    code, _, said = run("rename-task", calibrated, "dark_disc", "night_disc", "--out", tmp_path / "again")
+    (tmp_path / "away").rename(calibrated / "model" / "trust.safetensors")
+    assert (code, "make it anew with: tpseg calibrate" in said, (tmp_path / "again").exists()) == (1, True, False)
+
+
+# What is said of models that were made of others
+
+
+def alone(provenance: dict) -> dict:
+    return {key: value for key, value in provenance.items() if key not in ("parents", "ancestors")}
+
+
+def steps_of(card: str) -> list[str]:
+    """The lines of a card that say how its model was made, the last one first."""
+    return [line for line in card.split("## Where it comes from")[1].splitlines() if line.startswith("- ")]
+
+
+def assert_not_reproduced(model: Path, run: Run) -> None:
+    code, _, said = run("reproduce", model)
+    assert (code, "was made of other models" in said, "give them again in their order" in said) == (2, True, True)
+
+
+def test_the_card_of_a_model_that_was_made_of_others_says_how(trained, grown, discs, newcomers, tmp_path, run):
+    assert run("remove-task", grown, "bright_disc", "--out", tmp_path / "less")[0] == 0
+    assert run("rename-task", tmp_path / "less", "dark_disc", "night_disc", "--out", tmp_path / "renamed")[0] == 0
+    first = load_model(trained).provenance
+    data = {"old": first["data"]["sha256"], "new": read_dataset(newcomers).only(["blue_disc"]).sha256()}
+    card = (tmp_path / "renamed" / "model" / "README.md").read_text()
+    assert "33 images of all steps below" in card
+    assert "those of tasks that were taken out: bright_disc." in card
+    assert "| `night_disc` | ultrasound | night_disc | 6 / 2 / 3 |" in card
+    steps = steps_of(card)
+    assert [line.split(", ", 1)[0].split(": ")[-1] for line in steps] == [
+        "rename-task", "remove-task bright_disc", "add-task blue_disc", f"- Trained {first['date']}",
+    ]  # fmt: skip
+    assert "dark_disc to night_disc" in steps[0]
+    assert ["data `" in line for line in steps] == [False, False, True, True]
+    assert steps[2].endswith(f"data `{data['new']}`")
+    best = first["training"]
+    assert f"seed 42, epoch {best['epoch']}, step {best['step']}, with" in steps[3]
+    assert steps[3].endswith(f"data `{data['old']}`")
+    assert "`tpseg reproduce` repeats the run" not in card
+    for folder in (grown, tmp_path / "less", tmp_path / "renamed"):
+        assert_not_reproduced(folder, run)
+
+
+def test_a_model_that_was_renamed_thirty_times_can_be_read(trained):
+    model = load_model(trained)
+    first = model.provenance
+    for number in range(30):
+        model.provenance = descend(model, [model], {"verb": "rename-task", "old": str(number), "new": str(number + 1)})
+    assert model.provenance["ancestors"][-1] == first
+    assert len(model.provenance["ancestors"]) == 29
+    parse_json(json.dumps(model.provenance))
 
 
 @pytest.mark.slow
@@ -420,7 +528,14 @@ def test_two_models_grown_from_one_parent_merge(trained, grown, newcomers, discs
         assert all(same_bits(part[key], whole[key]) for key in part)
     rows = read_record(merged.data_record)
     assert len(rows) == len(set(rows)) == 4 * 11
-    assert merged.provenance["parents"] == [load_model(grown).provenance, load_model(sister).provenance]
+    assert merged.provenance["parents"] == [alone(load_model(source).provenance) for source in (grown, sister)]
+    assert merged.provenance["ancestors"] == [load_model(trained).provenance]  # once
+    card = (tmp_path / "merged" / "model" / "README.md").read_text()
+    assert "44 images of all steps below" in card
+    assert [line.split(", ")[0].split(": ")[-1] for line in steps_of(card)] == [
+        "merge green_disc", "add-task blue_disc", "add-task green_disc", f"- Trained {load_model(trained).provenance['date']}",
+    ]  # fmt: skip
+    assert_not_reproduced(tmp_path / "merged", run)
     assert set(merged.provenance["data"]["cases"]) == set(merged.tasks.names)
     assert set(merged.provenance["training"]["metrics"]) == {"val/dice", *(f"val/dice/{name}" for name in merged.tasks.names)}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from miniature import assert_same_run, checkpoint, stopped, train_miniature
 from torch.testing import assert_close
 
@@ -22,6 +23,7 @@ from tpseg.data.dataset import LesionDataset
 from tpseg.errors import UsageError
 from tpseg.faults import WriteError
 from tpseg.models.checkpoint import load_model
+from tpseg.run_folder import read_settings
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
 
@@ -125,7 +127,7 @@ def test_a_run_that_early_stopping_ended_is_finished(discs, tmp_path, monkeypatc
     monkeypatch.setattr(tpseg.recipe, "hard_dice", lambda logits, mask: torch.full((len(mask),), 0.5))
     early = FOUR | {"early_stopping": 1}
     train_miniature(discs, tmp_path / "run", training=early)
-    with pytest.raises(UsageError, match="is finished, all 6 steps are done"):
+    with pytest.raises(UsageError, match="is finished, early stopping ended it after step 6 of 12"):
         train_miniature(discs, tmp_path / "run", training=early, resume=True)
 
 
@@ -163,6 +165,13 @@ def test_a_folder_with_a_run_in_it_is_refused(trained, discs):
     with pytest.raises(UsageError, match="already holds a run; continue it with --resume"):
         train_miniature(discs, trained)
     assert (trained / "settings.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", [{}, {"data": "tasks.yaml"}, {"data": [1], "steps": None}, {"data": "x", "steps": "2"}, [], "x", 1])
+def test_settings_whose_place_is_damaged_are_those_of_no_run(place, tmp_path):
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump({"run": place}))
+    with pytest.raises(UsageError, match="not a run folder"):
+        read_settings(tmp_path)
 
 
 def test_a_folder_with_other_things_in_it_is_refused(discs, tmp_path):

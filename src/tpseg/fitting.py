@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import lightning
 import torch
@@ -57,11 +57,22 @@ def largest_that_fits(fits: Callable[[int], bool], asked: int) -> int:
     return found
 
 
+def drop_failed_backward() -> None:
+    """Let go of the graph of a backward pass that failed in this thread, and with it of the step's activations.
+
+    What PyTorch had not come to stays in the thread's queue, ordered by the age of the nodes, and passes over newer graphs never reach it.
+    A pass over a graph that another thread made, where nodes are counted from 0 again, clears the queue before it ends.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        oldest = pool.submit(lambda: torch.zeros(1, requires_grad=True).sum()).result()
+    oldest.backward()
+
+
 def try_step(module: LesionModule, trainer: lightning.Trainer, config: Config, images: int) -> bool:
     """Whether a forward and backward pass of so many images fits beside the weights, their gradients and the optimiser's moments."""
     device = trainer.strategy.root_device
     ballast: list[Tensor] = []
-    gc.collect()  # the frames of an error hold each other, and the tensors of the step that failed
+    drop_failed_backward()
     try:
         model = module.model.to(device).train()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

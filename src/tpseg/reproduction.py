@@ -75,6 +75,11 @@ def reproduce(source: Path, data: Path | None = None, out: Path | None = None, b
     folder = find_model(source)
     run = folder.parent if folder.name == "model" else folder
     provenance = read_provenance(folder / "provenance.json")
+    if "parents" in provenance:
+        raise UsageError(
+            f"{source}: was made of other models, and only what one training made from nothing is repeated; provenance.json has the "
+            "commands, the last one first: give them again in their order"
+        )
     try:
         conducted, then_data, seed = provenance["run"], provenance["data"], provenance["seed"]
         settings, devices, nodes = conducted["settings"], int(conducted["devices"]), int(conducted["nodes"])
@@ -83,7 +88,7 @@ def reproduce(source: Path, data: Path | None = None, out: Path | None = None, b
             f"{folder}/provenance.json: does not say how the run was conducted (key {error}): it was written by an older tpseg, or the "
             "model was made from others; a run that this tpseg trains can be repeated"
         ) from error
-    if conducted.get("from_model") or "parents" in provenance:
+    if conducted.get("from_model"):
         raise UsageError(f"{source}: was grown from another model; repeat it with the command in its provenance.json")
     if nodes > 1:
         raise UsageError(f"{source}: was trained on {nodes} machines; repeat it with 'tpseg train' as examples/torchrun.sh does")

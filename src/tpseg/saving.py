@@ -95,8 +95,6 @@ class Saving(Checkpoint):
         module.check_finite()
         best = batches == 0 and self.best.epoch == epoch - 1
         self.place = {"epoch": epoch, "batches": batches, "finished": finished, "best": best}
-        for logger in trainer.loggers:
-            logger.experiment.flush()  # type: ignore[attr-defined]
         trainer.save_checkpoint(self.run / "checkpoints" / LAST)
         self.written = time.monotonic()
         self.step = trainer.global_step

@@ -251,17 +251,32 @@ def going_on(out: Path, total_steps: int, crew: Crew) -> Place | None:
         for folder in (out, out / "checkpoints", out / "logs"):
             if folder.is_dir():
                 tidy(folder)
-    found = newest(out / "checkpoints")
-    if found is None:
-        done = steps_done(out) >= total_steps  # a study takes the checkpoints of finished runs away
-        place = None
-    else:
-        place = found[1]
-        done = place.finished or place.step >= total_steps
-    if done:
-        steps = place.step if place else total_steps
-        raise UsageError(f"{out} is finished, all {steps} steps are done; choose another --out to train on")
+    place = newest_place(out)
+    if has_ended(place, out, total_steps):
+        how = f"all {total_steps} steps are done"
+        if place is not None and place.step < total_steps:
+            how = f"early stopping ended it after step {place.step} of {total_steps}"
+        raise UsageError(f"{out} is finished, {how}; choose another --out to train on")
     return place
+
+
+def newest_place(out: Path) -> Place | None:
+    """Where a run goes on; None if it has no checkpoint. Raises DataError if its checkpoints are damaged."""
+    found = newest(out / "checkpoints")
+    return None if found is None else found[1]
+
+
+def has_ended(place: Place | None, out: Path, total_steps: int) -> bool:
+    """Whether a run whose newest checkpoint is of `place` has come to its end: its epochs, its steps, or early stopping.
+
+    Without a checkpoint its table of epochs is asked: a study takes the checkpoints of finished runs away.
+    """
+    return steps_done(out) >= total_steps if place is None else place.finished or place.step >= total_steps
+
+
+def is_finished(out: Path, total_steps: int) -> bool:
+    """The same of a run folder, or of none; raises DataError if its checkpoints are damaged."""
+    return has_ended(newest_place(out), out, total_steps)
 
 
 def explained(error: Exception, run: Run, crew: Crew, step: int | None) -> Exception:

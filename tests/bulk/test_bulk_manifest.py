@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -35,9 +36,14 @@ def test_the_same_run_goes_on_and_another_is_refused(out):
         open_manifest(out, replace(SETTINGS, model="xyz"))
     with pytest.raises(UsageError, match=r"tasks was polyp, is dfu; overlay was False, is True"):
         open_manifest(out, replace(SETTINGS, tasks="dfu", overlay=True))
-    out.put(RUN, b"[]")
-    with pytest.raises(DataError, match=r"run\.json: not written by tpseg"):
+    for damaged in (b"[]", b"\xff\xfe", b'{"format": 1, "format": 1}', b"[" * 100_000):
+        out.put(RUN, damaged)
+        with pytest.raises(DataError, match=r"run\.json: not written by tpseg"):
+            open_manifest(out, SETTINGS)
+    out.put(RUN, json.dumps({"format": 1, "model": "x" * 10_000, "tasks": "polyp", "probability": False, "overlay": False}).encode())
+    with pytest.raises(UsageError) as refused:
         open_manifest(out, SETTINGS)
+    assert len(str(refused.value)) < 1000
 
 
 def test_parts_are_read_together_and_one_written_again_counts_once(out):

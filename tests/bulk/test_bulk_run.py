@@ -187,6 +187,25 @@ def test_on_the_command_line(trained, images, segmented, tmp_path, capsys):
     assert "--workers, --address and --retry-failed belong to --engine ray" in capsys.readouterr().err
 
 
+def test_a_program_is_opened_here_and_by_the_workers_only_if_it_is_trusted(trained, images, segmented, tmp_path, capsys, monkeypatch):
+    (tmp_path / "model.pt2").write_bytes(b"a program")
+    line = ["predict", str(tmp_path / "model.pt2"), str(tmp_path / "in"), "--task", "dark_disc", "--out", str(tmp_path / "out")]
+    line += ["--engine", "ray", "--device", "cpu"]
+    assert main(line) == 2
+    assert "if you trust who made it, say --trust" in " ".join(capsys.readouterr().err.split())
+    network = Segmenter(trained, device="cpu").network
+    asked = []
+
+    def opened(model: Any, device: Any, weights: Any, trust: bool) -> Any:
+        asked.append((Path(model).name, trust))
+        return network
+
+    monkeypatch.setattr("tpseg.prediction.segmenter.open_network", opened)
+    assert main([*line, "--trust"]) == 0
+    assert asked == [("model.pt2", True), ("model.pt2", True)]  # to see whether it can be opened, and to segment
+    assert names(segmented) == names(images)
+
+
 def test_many_failures_are_not_all_printed(tmp_path):
     report = tpseg.bulk.run.Report(30, 0, pd.DataFrame({"image": "a", "task": "b", "reason": [str(number) for number in range(30)]}))
     assert len(report.complaints(shown=5)) == 6

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from miniature import TRUNK
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 
 import tpseg.checkpoints
@@ -55,9 +56,11 @@ def slow_writes(run: Path) -> None:
 def at_step(action: Any, step: int = 4) -> None:
     """Call `action` once, when step number `step` begins."""
     begin = LesionModule.training_step
+    done: list[int] = []
 
     def training_step(self: LesionModule, batch: Any, index: int) -> Any:
-        if self.global_step == step:
+        if self.global_step == step and not done:
+            done.append(1)
             action()
         return begin(self, batch, index)
 
@@ -76,6 +79,16 @@ def terminate(run: Path) -> None:
         os.killpg(os.getpgrp(), signal.SIGTERM)
 
     at_step(all_of_the_group)
+
+
+def interrupt_and_terminate(run: Path) -> None:
+    """What a terminal and a scheduler send, to all processes of the run, with its first batch."""
+
+    def all_of_the_group() -> None:
+        os.killpg(os.getpgrp(), signal.SIGINT)
+        os.killpg(os.getpgrp(), signal.SIGTERM)
+
+    at_step(all_of_the_group, step=0)
 
 
 def interrupt_twice(run: Path) -> None:
@@ -100,6 +113,31 @@ def interrupt_validation(run: Path) -> None:
         step(self, batch, index)
 
     LesionModule.validation_step = validation_step  # type: ignore[method-assign]
+
+
+def killed_after_epoch(run: Path) -> None:
+    """The process is killed as soon as the first epoch's checkpoint is whole; TensorBoard's file has what was flushed until then.
+
+    Its writer is made as slow as one that writes to a share: nothing of its queue is in the file before somebody waits for it.
+    """
+    write, flush, checkpoint = RecordWriter.write, RecordWriter.flush, tpseg.callbacks.write_checkpoint
+    waiting: list[bytes] = []
+
+    def wait(self: RecordWriter, data: bytes) -> None:
+        waiting.append(data)
+
+    def write_all(self: RecordWriter) -> None:
+        while waiting:
+            write(self, waiting.pop(0))
+        flush(self)
+
+    def write_and_die(content: dict[str, Any], path: Path, best: bool) -> None:
+        checkpoint(content, path, best)
+        if content["global_step"] == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RecordWriter.write, RecordWriter.flush = wait, write_all
+    tpseg.callbacks.write_checkpoint = write_and_die  # type: ignore[assignment]
 
 
 def dead_worker(run: Path) -> None:

@@ -51,6 +51,14 @@ def test_sigterm_to_all_processes_of_a_job_saves_as_well(kennel: Kennel, command
     goes_on(kennel, command, whole, tmp_path / "run")
 
 
+def test_signals_to_all_processes_leave_those_that_load_images(kennel: Kennel, command: Command, tmp_path):
+    """The step that runs still needs images that no process has begun to load: two of its four batches."""
+    words = command(tmp_path / "run", "--sampling.workers", "1", "--training.accumulate", "4", checkpoint_minutes=None)
+    assert kennel.run(words, "interrupt_and_terminate") == 143
+    assert "stopped after step 1 of 2, which is saved in" in sentence(kennel)
+    assert saved_step(tmp_path / "run") == 1
+
+
 def test_a_second_ctrl_c_stops_at_once(kennel: Kennel, command: Command, whole, tmp_path):
     assert kennel.run(command(tmp_path / "run", checkpoint_minutes=None), "interrupt_twice") == 130
     assert "interrupted" in sentence(kennel)

@@ -74,6 +74,14 @@ def test_killed_in_the_midst_of_writing_a_checkpoint_no_more_than_one_step_is_lo
     assert max(kill_in_writes(kennel, command, whole, tmp_path, kills=2, seed=2)) <= 1
 
 
+def test_what_a_checkpoint_knows_tensorboard_has(kennel: Kennel, command: Command, whole, tmp_path):
+    """Killed as soon as a checkpoint is written: the curves up to there are not drawn again. Lightning flushes what it logs."""
+    assert kennel.run(command(tmp_path / "run"), "killed_after_epoch") == -9
+    assert saved_step(tmp_path / "run") == 4
+    resumed(kennel, command, tmp_path / "run")
+    assert_same(whole[0], tmp_path / "run")
+
+
 @pytest.mark.long
 def test_fifty_kills_and_fifty_resumes(kennel: Kennel, command: Command, whole, tmp_path):
     steps = kill_and_resume(kennel, command, whole, tmp_path, kills=50, seed=3)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import tpseg.models.checkpoint as checkpoint
 from tpseg.errors import DataError, TPSegError, UsageError
 from tpseg.models.checkpoint import load_model, save_model
+from tpseg.models.grow import extract
 from tpseg.models.tpseg import TPSeg
 from tpseg.models.trunk import Trunk
 from tpseg.models.trunk_weights import load_trunk_weights
@@ -139,6 +140,27 @@ def test_a_trained_trunk_is_stored(tmp_path: Path) -> None:
     model = miniature_model(weights=str(trunk_file(tmp_path)), freeze=False)
     save_model(model, tmp_path / "model")
     (tmp_path / "sam2_hiera_tiny.pt").unlink()
+    assert_same_outputs(load_model(tmp_path / "model"), model)
+
+
+def test_a_trained_trunk_is_stored_also_when_nothing_takes_a_gradient_any_more(tmp_path: Path) -> None:
+    """A fine-tuned model that names the weights it began with, hardened and cut as for an export: its trunk is not that file's."""
+    model = miniature_model(weights=str(trunk_file(tmp_path, seed=5)), freeze=False)
+    model.harden()
+    part = extract(model, model.tasks.names).requires_grad_(False)
+    assert part.trunk.frozen
+    save_model(part, tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert_same_outputs(loaded, model)
+    save_model(loaded, tmp_path / "again")
+    assert_same_outputs(load_model(tmp_path / "again"), model)
+
+
+def test_a_frozen_trunk_that_was_trained_all_the_same_is_stored(tmp_path: Path) -> None:
+    model = frozen_model(trunk_file(tmp_path))
+    model.trunk.requires_grad_(True)
+    stir(model.trunk)
+    save_model(model, tmp_path / "model")
     assert_same_outputs(load_model(tmp_path / "model"), model)
 
 

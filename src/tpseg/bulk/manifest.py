@@ -18,10 +18,13 @@ import pyarrow.json
 
 from tpseg.bulk.store import Folder
 from tpseg.errors import DataError, UsageError
+from tpseg.foreign import parse_json
 
 PLACE = "_manifest"
 RUN = f"{PLACE}/run.json"
 PARTS = f"{PLACE}/parts"
+SHOWN = 200
+"""Letters of a setting of another run that are quoted."""
 FORMAT = 1
 """Version of the manifest; raised when an older tpseg could not read it."""
 
@@ -50,8 +53,8 @@ def open_manifest(out: Folder, settings: Settings) -> None:
         out.put(RUN, (json.dumps(wanted, indent=2) + "\n").encode(), durable=True)
         return
     try:
-        found = json.loads(content)
-        differing = [f"{key} was {found[key]}, is {wanted[key]}" for key in wanted if found[key] != wanted[key]]
+        found = parse_json(content.decode("utf-8"))
+        differing = [f"{key} was {str(found[key])[:SHOWN]}, is {wanted[key]}" for key in wanted if found[key] != wanted[key]]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{out.address(RUN)}: not written by tpseg ({error!r}); choose another --out") from error
     if differing:

@@ -77,7 +77,9 @@ def decode(batch: Columns, size: int) -> Columns:
 class Worker:
     """The process that holds the model; Ray Data makes a pool of them and calls them with batches."""
 
-    def __init__(self, model: str, sha256: str, weights: str | None, device: str, threads: int, batch_size: int) -> None:
+    def __init__(
+        self, model: str, sha256: str, weights: str | None, device: str, threads: int, batch_size: int, trust: bool = False
+    ) -> None:
         """Raises DataError if this machine finds another model under that name than the one that started the run."""
         torch.set_num_threads(threads)
         from tpseg.prediction import Segmenter
@@ -85,7 +87,7 @@ class Worker:
         if model_sha256(model) != sha256:
             raise DataError(f"{model}: not the same model on every machine; copy it anew, or put it where all of them see it")
         self.batch_size = batch_size
-        self.segmenter = Segmenter(model, device=device, weights=weights)
+        self.segmenter = Segmenter(model, device=device, weights=weights, trust=trust)
 
     def __call__(self, batch: Columns) -> Columns:
         """Rows of decode to a row for each image and task, with `logits` (P, S, S) float32; zeros where there is an error."""

@@ -74,6 +74,7 @@ def predict_bulk(
     probability: bool = False,
     overlay: bool = False,
     weights: str | None = None,
+    trust: bool = False,
     device: str | None = None,
     batch_size: int = 8,
     workers: int | None = None,
@@ -83,9 +84,10 @@ def predict_bulk(
 ) -> Report:
     """Segment the images that `inputs` stand for into the folder or URL `out`; goes on with an earlier run in it.
 
-    model: a folder that every machine sees under the same path, or a hub id. address: of a Ray cluster; by default that of
-    the environment variable RAY_ADDRESS, else this machine. A Ray that this process is connected to already is used and
-    left running. retry_failed: try the images again that failed before. Writes the masks, `failures.csv` and `_manifest/`.
+    model: a folder that every machine sees under the same path, or a hub id. trust: open a .pt2 file, which is a program, on each of
+    the machines. address: of a Ray cluster; by default that of the environment variable RAY_ADDRESS, else this machine. A Ray that this
+    process is connected to already is used and left running. retry_failed: try the images again that failed before. Writes the masks,
+    `failures.csv` and `_manifest/`.
 
     Raises UsageError for settings that do not fit each other or the run in `out`, DataError if the run stops halfway.
     """
@@ -94,7 +96,7 @@ def predict_bulk(
         raise UsageError(f"batch size: found {batch_size}, expected 1 or more")
     folder = Folder(out)
     model, weights = absolute(model), None if weights is None else absolute(weights)
-    segmenter = Segmenter(model, device="cpu", weights=weights)
+    segmenter = Segmenter(model, device="cpu", weights=weights, trust=trust)
     known, size = segmenter.tasks, segmenter.image_size
     del segmenter  # it was loaded to find out whether it can be, before any machine is set to work
     sha256 = model_sha256(model)
@@ -113,6 +115,7 @@ def predict_bulk(
                 "model": model,
                 "sha256": sha256,
                 "weights": weights,
+                "trust": trust,
                 "device": pool.device,
                 "threads": pool.threads,
                 "batch_size": batch_size,

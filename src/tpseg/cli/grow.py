@@ -9,7 +9,7 @@ from tpseg.cli.words import out_console
 
 
 def say_uncalibrated(model: str, made: Path) -> None:
-    """Tell a person whose model was calibrated that the new one is not."""
+    """Tell a person whose model was calibrated that the new one, which knows other tasks, is not."""
     from tpseg.models.checkpoint import find_model
     from tpseg.trust.record import JSON
 
@@ -84,7 +84,7 @@ def remove_task(model: str, names: list[str], out: Path, weights: str | None = N
 
 
 def rename_task(model: str, old: str, new: str, out: Path, weights: str | None = None) -> None:
-    """Give a task of a model another name.
+    """Give a task of a model another name; what 'tpseg calibrate' found goes along.
 
     Args:
         model: Model folder, run folder or hub id.
@@ -96,7 +96,6 @@ def rename_task(model: str, old: str, new: str, out: Path, weights: str | None =
     from tpseg.growing import rename_task as run
 
     out_console.print(f"wrote {run(model, old, new, out, weights)}")
-    say_uncalibrated(model, out)
 
 
 def merge(first: str, second: str, out: Path, weights: str | None = None) -> None:

@@ -24,7 +24,7 @@ from tpseg.models.grow import check_growable, extract, join, own_parameters, sam
 from tpseg.models.model import LesionModel
 from tpseg.run_folder import prepare_run
 from tpseg.tasks import TaskSet
-from tpseg.training import loaders, steps_done, train
+from tpseg.training import is_finished, loaders, steps_done, train
 
 Split = Literal["first", "kept"]
 NEAREST = "nearest"
@@ -130,7 +130,7 @@ def add_task(
     write_journal(out, journal)
     growth = Growth(str(source), weights, journal["start"], split)
     began = time.monotonic()
-    if "minutes" not in journal and steps_done(out) < total:
+    if "minutes" not in journal and not is_finished(out, total):
         train(settings, data, out, steps=recipe.steps, tasks=[task], resume=True, bar=bar, start=growth)
         journal["minutes"] = (time.monotonic() - began) / 60
         write_journal(out, journal)
@@ -211,7 +211,7 @@ def train_alone(recipe: Recipe, data: Path, dataset: DataSet, out: Path, weights
     """The same network trained for the new task alone, from where training begins without a parent; what is done is not done again."""
     model = recipe.config.model if weights is None else replace(recipe.config.model, weights=weights)
     config = replace(recipe.config, model=model)
-    if steps_done(out) < planned_steps(config, dataset, recipe.steps):
+    if not is_finished(out, planned_steps(config, dataset, recipe.steps)):
         train(config, data, out, steps=recipe.steps, tasks=dataset.tasks.names, resume=(out / "settings.yaml").is_file(), bar=bar)
     return out
 

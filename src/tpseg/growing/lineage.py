@@ -5,25 +5,42 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tpseg.data.hashes import COLUMNS, read_record
+from tpseg.errors import DataError
 from tpseg.models.model import LesionModel
 from tpseg.provenance import circumstances
+from tpseg.trust.record import Trust
 
 DICE = "val/dice"
+FAMILY = ("parents", "ancestors")
+"""In a provenance: those of the models that a model was made of, and of those that these were made of, each without its own family.
+
+Side by side, not one within the other: a model may be grown a hundred times, and JSON that is nested so deep is not read.
+"""
 
 
 def descend(
     model: LesionModel, parents: Sequence[LesionModel], change: Mapping[str, Any], own: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The provenance of a model made of others: this change, then all that is known of the parents, each with its own parents.
+    """The provenance of a model made of others: this change, then all that is known of its parents and of theirs.
 
     model: with its tasks and its `data_record`. own: what tpseg.provenance and BestModel say of a training that was part of the
     change; without one, seed and course of training are the first parent's. Val Dice and splits are those of all the model's tasks:
-    what a task answers is as it was in the model that it came from.
+    what a task answers is as it was in the model that it came from. Raises DataError for parents whose provenance tpseg did not write.
     """
+    try:
+        return _descend(model, parents, change, own)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"provenance.json of the model that this one is made of: not written by tpseg ({error!r})") from error
+
+
+def _descend(
+    model: LesionModel, parents: Sequence[LesionModel], change: Mapping[str, Any], own: Mapping[str, Any] | None
+) -> dict[str, Any]:
     sources = [parent.provenance for parent in parents] + ([] if own is None else [own])
     latest = parents[0].provenance if own is None else own
     here = circumstances() if own is None else own
@@ -35,9 +52,27 @@ def descend(
     data["cases"] = {name: counts for one in sources for name, counts in one.get("data", {}).get("cases", {}).items()}
     content |= {"data": data, "versions": here["versions"], "machine": here["machine"]}
     content["training"] = {**latest.get("training", {}), "metrics": _dice(model, sources), "splits": model.splits()}
-    return content | {key: value for key, value in latest.items() if key not in (*content, "parents")} | {
-        "parents": [dict(parent.provenance) for parent in parents]
-    }  # fmt: skip
+    content |= {key: value for key, value in latest.items() if key not in (*content, *FAMILY)}
+    return content | family([parent.provenance for parent in parents])
+
+
+def family(parents: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The entries FAMILY of a model made of parents with these provenances: each model that is in it once, the latest first."""
+    ancestors: list[dict[str, Any]] = []
+    for one in (one for parent in parents for one in forebears(parent)):
+        ancestors += [] if one in ancestors else [one]
+    return {"parents": [_alone(parent) for parent in parents]} | ({"ancestors": ancestors} if ancestors else {})
+
+
+def forebears(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The provenances of all models that a model was made of, each without its family, which it has if an older tpseg wrote it."""
+    for one in (*content.get("parents", []), *content.get("ancestors", [])):
+        yield _alone(one)
+        yield from forebears(one)
+
+
+def _alone(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in FAMILY}
 
 
 def _dice(model: LesionModel, sources: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -67,11 +102,38 @@ def rename_in_provenance(content: Mapping[str, Any], old: str, new: str) -> dict
     """The same provenance with another name for a task in its counts and its val Dice; its parents keep theirs."""
     renamed = dict(content)
     if "cases" in renamed.get("data", {}):
-        renamed["data"] = renamed["data"] | {"cases": {new if name == old else name: n for name, n in renamed["data"]["cases"].items()}}
+        renamed["data"] = renamed["data"] | {"cases": _rename_key(renamed["data"]["cases"], old, new)}
     if "metrics" in renamed.get("training", {}):
-        metrics = {f"{DICE}/{new}" if key == f"{DICE}/{old}" else key: value for key, value in renamed["training"]["metrics"].items()}
+        metrics = _rename_key(renamed["training"]["metrics"], f"{DICE}/{old}", f"{DICE}/{new}")
         renamed["training"] = renamed["training"] | {"metrics": metrics}
     return renamed
+
+
+def rename_in_trust(trust: Trust, old: str, new: str) -> Trust:
+    """The same calibration with another name for a task, also in what it says that was measured; for weights that are the same.
+
+    Raises DataError for one that tpseg did not write.
+    """
+    said = dict(trust.provenance)
+    try:
+        for part in ("measured", "confidence"):
+            if part in said:
+                said[part] = {split: _rename_in_tables(found, old, new) for split, found in said[part].items()}
+    except AttributeError as error:
+        raise DataError(
+            f"trust.json: not written by tpseg ({error}); make it anew with: tpseg calibrate MODEL --data tasks.yaml"
+        ) from error
+    tasks = tuple(new if name == old else name for name in trust.tasks)
+    return replace(trust, tasks=tasks, confidence=_rename_key(trust.confidence, old, new), provenance=said)
+
+
+def _rename_in_tables(found: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    """What was measured on a split, its tables by task with another name for one."""
+    return {key: _rename_key(value, old, new) if isinstance(value, dict) else value for key, value in found.items()}
+
+
+def _rename_key(table: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {new if key == old else key: value for key, value in table.items()}
 
 
 def _rows(text: str) -> list[tuple[str, ...]]:

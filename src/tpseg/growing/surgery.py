@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from tpseg.errors import UsageError
-from tpseg.growing.lineage import descend, join_records, rename_in_provenance, rename_in_record
-from tpseg.models.checkpoint import load_model, save_model
+from tpseg.growing.lineage import descend, family, join_records, rename_in_provenance, rename_in_record, rename_in_trust
+from tpseg.models.card import refresh_card
+from tpseg.models.checkpoint import find_model, load_model, save_model
 from tpseg.models.grow import check_same_shared, extract, join, own_state, same_bits
 from tpseg.models.model import LesionModel
 from tpseg.tasks import TaskSet
+from tpseg.trust.record import load_trust, save_trust
 
 
 def remove_tasks(source: Path | str, names: Sequence[str], out: Path, weights: str | None = None) -> Path:
@@ -31,9 +33,13 @@ def remove_tasks(source: Path | str, names: Sequence[str], out: Path, weights: s
 
 
 def rename_task(source: Path | str, old: str, new: str, out: Path, weights: str | None = None) -> Path:
-    """Write OUT/model with another name for a task; returns OUT/model. Raises UsageError for a name that is not there or taken."""
+    """Write OUT/model with another name for a task; returns OUT/model. A calibration goes along: the weights are the same.
+
+    Raises UsageError for a name that is not there or taken, DataError for a calibration that is damaged or another model's.
+    """
     check_place(out)
     model = load_model(source, weights=weights)
+    trust = load_trust(find_model(source))
     position = model.tasks.id(old)
     if new in model.tasks.names:
         raise UsageError(f"task '{new}': the model has a task of this name already (tasks: {', '.join(model.tasks.names)})")
@@ -43,8 +49,10 @@ def rename_task(source: Path | str, old: str, new: str, out: Path, weights: str 
     model.provenance = rename_in_provenance(known, old, new)
     model.data_record = rename_in_record(model.data_record, old, new)
     content = descend(model, [model], {"verb": "rename-task", "old": old, "new": new})
-    content["parents"] = [dict(known)]
-    save_model(model, out / "model", content)
+    save_model(model, out / "model", content | family([known]))
+    if trust is not None:
+        save_trust(rename_in_trust(trust, old, new), out / "model")
+        refresh_card(out / "model")
     return out / "model"
 
 

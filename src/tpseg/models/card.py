@@ -26,7 +26,23 @@ def render_card(
     evaluation: Mapping[str, Any] | None = None,
     trust: Mapping[str, Any] | None = None,
 ) -> str:
-    """Markdown. evaluation: what `tpseg evaluate` wrote for the split test; trust: what `tpseg calibrate` wrote."""
+    """Markdown. evaluation: what `tpseg evaluate` wrote for the split test; trust: what `tpseg calibrate` wrote.
+
+    Raises DataError for a provenance, an evaluation or a calibration that tpseg did not write.
+    """
+    try:
+        return _render(config, tasks, provenance, evaluation, trust)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"the model card cannot be made from what is known of the model ({error!r})") from error
+
+
+def _render(
+    config: ModelConfig,
+    tasks: TaskSet,
+    provenance: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None,
+    trust: Mapping[str, Any] | None,
+) -> str:
     data, training = provenance.get("data", {}), provenance.get("training", {})
     cases, val = data.get("cases", {}), training.get("metrics", {})
     scores = (evaluation or {}).get("default", {}).get("tasks", {})
@@ -51,14 +67,42 @@ def render_card(
         trunk=trunk,
         tasks=rows,
         evaluated=bool(scores),
-        data={"sha256": data["sha256"], "images": sum(sum(counts.values()) for counts in cases.values())} if "sha256" in data else None,
+        data=_data(data, tasks),
         trust=_trust(trust),
         owner=OWNER,
-        date=markdown(str(provenance.get("date", "(date unknown)"))),
-        seed=markdown(str(provenance.get("seed", "unknown"))),
-        reached=[f"{unit} {markdown(str(training[unit]))}" for unit in ("epoch", "step") if unit in training],
-        version=markdown(str(provenance.get("versions", {}).get("tpseg", "(version unknown)"))),
+        steps=[_step(one) for one in (provenance, *provenance.get("parents", []), *provenance.get("ancestors", []))],
     ) + "\n"  # fmt: skip
+
+
+def _data(found: Mapping[str, Any], tasks: TaskSet) -> dict[str, Any] | None:
+    """What is known of the images that a model was trained with; None for nothing."""
+    if "sha256" not in found:
+        return None
+    cases = found.get("cases", {})
+    return {
+        "images": sum(sum(counts.values()) for counts in cases.values()),
+        "sha256": markdown(str(found["sha256"])),
+        "unknown": [name for name in tasks.names if name not in cases],
+        "gone": [markdown(str(name)) for name in cases if name not in tasks.names],
+        "recorded": "record_sha256" in found,
+    }
+
+
+def _step(found: Mapping[str, Any]) -> dict[str, str]:
+    """What was done to make a model, a training or a change to other models, and the hash of the data that it took, '' for none."""
+    change, training = found.get("change"), found.get("training", {})
+    date, version = found.get("date", "(date unknown)"), found.get("versions", {}).get("tpseg", "(version unknown)")
+    if change is None:
+        words = [f"Trained {date}"]
+    elif change["verb"] == "rename-task":
+        words = [f"{date}: rename-task, {change['old']} to {change['new']}"]
+    else:
+        words = [f"{date}: {change['verb']} {', '.join(change['tasks'])}"]
+    sha256 = ""
+    if change is None or change["verb"] == "add-task":  # else seed, course of training and data are those of a parent
+        sha256 = str(found.get("data", {}).get("sha256", ""))
+        words += [f"seed {found.get('seed', 'unknown')}", *(f"{unit} {training[unit]}" for unit in ("epoch", "step") if unit in training)]
+    return {"words": markdown(", ".join([*words, f"with tpseg {version}"])), "sha256": markdown(sha256)}
 
 
 def _number(value: float | None) -> str:
@@ -99,8 +143,9 @@ def refresh_card(folder: Path, evaluation: Path | None = None) -> None:
         read_json_object(path, "not a file written by tpseg") if path is not None and path.is_file() else None
         for path in (evaluation, folder / "trust.json")
     ]
+    tasks, provenance = TaskSet.load(folder / "tasks.json"), read_provenance(folder / "provenance.json")
     try:
-        text = render_card(config, TaskSet.load(folder / "tasks.json"), read_provenance(folder / "provenance.json"), *found)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder}: the model card cannot be made from what its files say ({error!r})") from error
+        text = render_card(config, tasks, provenance, *found)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from error
     write_atomically(folder / CARD, text)

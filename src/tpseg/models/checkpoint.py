@@ -27,7 +27,7 @@ from tpseg.foreign import read_json, short
 from tpseg.models.card import CARD, render_card
 from tpseg.models.catalogue import create, create_without_memory
 from tpseg.models.model import LesionModel
-from tpseg.models.trunk import is_own
+from tpseg.models.trunk import Trunk, is_own
 from tpseg.models.trunk_weights import load_trunk_weights, read_tensors, trunk_sha256
 from tpseg.tasks import TaskSet
 
@@ -46,7 +46,7 @@ def save_model(model: LesionModel, folder: Path, provenance: Mapping[str, Any] |
     record = model.data_record if record is None else record
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     trunk_hash = None
-    if model.trunk is not None and model.trunk.frozen and model.config.weights is not None:
+    if model.trunk is not None and holds_only_a_name(model.config, model.trunk):
         trunk_hash = trunk_sha256(model.trunk)
         state = {key: value for key, value in state.items() if not is_trunk(key)}
     config = {"format": FORMAT, "model": asdict(model.config), "trunk_sha256": trunk_hash}
@@ -111,6 +111,14 @@ def refuse_damage(folder: Path) -> None:
         raise DataError(
             f"{folder}/model.safetensors: damaged: its SHA-256 is not the one in config.json; copy the folder again from where it was whole"
         )
+
+
+def holds_only_a_name(config: ModelConfig, trunk: Trunk) -> bool:
+    """Whether the trunk's numbers are still those of the file that the settings name, so that its name will do in a model's folder.
+
+    What the settings call frozen, not what takes no gradient now: a fine-tuned model that is exported or grown takes none either.
+    """
+    return config.freeze and config.weights is not None and trunk.frozen
 
 
 def is_trunk(key: str) -> bool:

@@ -25,7 +25,7 @@ from tpseg.files import replacing, write_atomically
 from tpseg.launching import leave_with_parent
 from tpseg.prediction import Segmenter
 from tpseg.studies.plan import Cell
-from tpseg.training import steps_done, train
+from tpseg.training import is_finished, train
 
 LOG = "log.txt"
 SCORES = "scores.parquet"
@@ -58,7 +58,7 @@ def run_cell(folder: Path) -> None:
     cell, data = read_cell(folder)
     run = folder / "run"
     begun = time.monotonic()
-    if not steps_done(run) >= cell.steps():
+    if not is_finished(run, cell.steps()):
         train(cell.config, data, run, tasks=cell.tasks, resume=(run / "settings.yaml").is_file())
     trained = time.monotonic()
     only = read_dataset(data).only(cell.tasks)

@@ -1,0 +1,67 @@
+"""What is tried after a step ran out of memory is tried in the memory that a new run would have."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tpseg.fitting import drop_failed_backward
+
+
+class Held:
+    """Something that a graph holds, as it does activations."""
+
+
+def holding(kept: list[weakref.ref[Held]]) -> Callable[[Tensor], Tensor]:
+    class Holding(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, value: Tensor) -> Tensor:
+            context.held = Held()
+            kept.append(weakref.ref(context.held))
+            return value.clone()
+
+        @staticmethod
+        def backward(context: Any, gradient: Tensor) -> Tensor:
+            return gradient
+
+    return Holding.apply
+
+
+class NoMemory(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return torch.empty(10**15)
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def failing_step(hold: Callable[[Tensor], Tensor]) -> None:
+    """Two outputs, as PGTDs give them; the backward pass fails on the younger one."""
+    value = torch.ones(3, requires_grad=True)
+    (hold(value).sum() + NoMemory.apply(hold(value)).sum()).backward()
+
+
+def test_a_backward_pass_that_failed_leaves_nothing_behind():
+    kept: list[weakref.ref[Held]] = []
+    with no_collector():
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            failing_step(holding(kept))
+        assert [one() is not None for one in kept] == [True, False]  # what PyTorch keeps; if not, the defence is not needed any more
+        drop_failed_backward()
+        assert [one() for one in kept] == [None, None]
