@@ -173,6 +173,12 @@ def test_a_file_that_is_no_mapping_is_refused_and_named(text: str, tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
+def test_a_text_that_fits_no_tag_of_its_own_is_refused() -> None:
+    """Texts are tried as YAML once more."""
+    with pytest.raises(UsageError, match="settings: "):
+        load_config([], {"training": {"precision": "!!timestamp 2001-99-99\n32"}})
+
+
 def test_a_binary_file_is_refused_and_named(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(UsageError, match=r"mine\.yaml: not valid YAML"):

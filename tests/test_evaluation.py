@@ -151,10 +151,12 @@ def test_csv_and_json_round_trip(rows, tmp_path):
 
 
 def test_a_table_of_something_else_is_refused(tmp_path):
-    (tmp_path / "other.csv").write_text("x,y\n1,2\n")
-    for name in ("other.csv", "absent.csv"):
-        with pytest.raises(DataError, match=name):
+    (tmp_path / "other.csv").write_text('x,"y\nz"\n1,2\n')
+    (tmp_path / "ragged.csv").write_text("x,y\n1,2\n1,2,3\n")
+    for name in ("other.csv", "ragged.csv", "absent.csv"):
+        with pytest.raises(DataError, match=name) as caught:
             read_rows(tmp_path / name)
+        assert "\n" not in str(caught.value)
 
 
 def test_tables_name_their_protocol(rows):

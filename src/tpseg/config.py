@@ -6,12 +6,13 @@ Sources are laid over each other from left to right: defaults, presets and files
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from tpseg.errors import UsageError, nearest
 from tpseg.foreign import read_yaml, short
@@ -240,9 +241,9 @@ def preset_names() -> list[str]:
 def read_source(name: str | Path) -> dict[str, Any]:
     """Differences held by a preset name or a YAML file; raises UsageError for unknown names and keys."""
     path = PRESETS / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # which, unlike Path.is_file, is false for what no disk takes for a name
         path = Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):
         known = preset_names()
         raise UsageError(f"no preset or file '{name}'{nearest(str(name), known)} (presets: {', '.join(known)}; or the path of a YAML file)")
     try:
@@ -282,7 +283,9 @@ def build_config(content: Mapping[str, Any], kind: type = Config, source: str = 
     try:
         values = parser.parse_object(dict(content))
         return _construct(kind, values)
-    except ArgumentError as error:
+    except UsageError:
+        raise
+    except Exception as error:  # jsonargparse reads texts as YAML, whose loader raises whatever a tag leads it to
         raise UsageError(f"{source}: {' '.join(str(error).split())[:300]}") from error
 
 

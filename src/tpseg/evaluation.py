@@ -26,6 +26,7 @@ from tpseg.data.manifest import Case, DataSet
 from tpseg.data.pairs import read_pair
 from tpseg.errors import DataError, UsageError
 from tpseg.files import write_atomically
+from tpseg.foreign import printable
 from tpseg.metrics import PROTOCOLS, Protocol, bootstrap_sums, percentile_interval, resolve_protocols, score_image
 from tpseg.network import TorchNetwork
 from tpseg.prediction import Segmenter
@@ -151,11 +152,12 @@ def read_rows(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)  # a group may be called NA
         if not {*TEXT_COLUMNS, "dice", "iou"} <= set(rows.columns):
-            raise DataError(f"{path}: expected a table written by 'tpseg evaluate', found columns {', '.join(rows.columns[:8])}")
+            found = printable(", ".join(rows.columns[:8]))
+            raise DataError(f"{path}: expected a table written by 'tpseg evaluate', found columns {found}")
         for column in rows.columns.difference([*TEXT_COLUMNS, *OPTIONAL_TEXT]):
             rows[column] = [float(value or "nan") for value in rows[column]]
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"{path}: cannot be read as a table of scores ({error})") from error
+        raise DataError(f"{path}: cannot be read as a table of scores ({' '.join(str(error).split())})") from error
     return rows
 
 

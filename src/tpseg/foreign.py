@@ -103,24 +103,22 @@ def parse_yaml(text: str) -> Any:
 
 
 def _measure(root: yaml.Node) -> None:
-    """Raise ValueError for a document that is too deep or, written out, too large; an anchor's content counts where it is used."""
+    """Raise ValueError for a document that is too deep or, written out, too large; an anchor's content counts where it is used.
+
+    One that contains itself is nested without end, which Python ends with a RecursionError.
+    """
     sizes: dict[int, tuple[int, int]] = {}
-    open_nodes: set[int] = set()
 
     def measure(node: yaml.Node) -> tuple[int, int]:
         """Values and levels."""
         if id(node) in sizes:
             return sizes[id(node)]
-        if id(node) in open_nodes:
-            raise ValueError("an anchor that contains itself")
         if isinstance(node, yaml.ScalarNode):
             if len(node.value) > MAX_SCALAR:
                 raise ValueError(f"a value of more than {MAX_SCALAR:,} letters")
             return 1, 1
-        open_nodes.add(id(node))
         inner = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
         found = [measure(one) for one in inner]
-        open_nodes.discard(id(node))
         size, depth = 1 + sum(count for count, _ in found), 1 + max((levels for _, levels in found), default=0)
         if depth > MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")

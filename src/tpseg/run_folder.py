@@ -50,6 +50,8 @@ def _read(run: Path) -> tuple[Config, dict[str, Any]]:
     try:
         content = read_yaml(run / "settings.yaml")
         place = content.pop("run")
+        if not isinstance(place["data"], str) or not isinstance(place["steps"], int | None):
+            raise TypeError("a place of another kind than prepare_run writes")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{run}: not a run folder of 'tpseg train' (no readable settings.yaml)") from error
     return build_config(content, source=f"{run}/settings.yaml"), place

@@ -407,7 +407,7 @@ def test_a_segmentation_is_no_image(tmp_path: Path) -> None:
         ({"NumberOfFrames": -3}, "-3 frames"),
         ({"Rows": 0}, "2x0 pixels"),
         ({"Rows": None}, "no Rows"),
-        ({"PhotometricInterpretation": "HSV"}, "HSV with 1 samples"),
+        ({"PhotometricInterpretation": "HSV"}, "unknown with 1 samples"),
         ({"PhotometricInterpretation": "RGB"}, "RGB with 1 samples"),
         ({"BitsAllocated": 7}, "7 bits allocated"),
     ],

@@ -24,8 +24,8 @@ from PIL import Image
 import tpseg.network
 from tpseg.cli import main
 from tpseg.clinical.reading.opening import open_scan
-from tpseg.clinical.tiles import OVERLAP, Tiling
 from tpseg.clinical.reading.video import VideoScan
+from tpseg.clinical.tiles import OVERLAP, Tiling
 from tpseg.data.formats import open_image, read_image
 from tpseg.data.transforms import resize_map
 from tpseg.errors import DataError, UsageError

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tpseg.clinical.writing.results import Map, Part, PngSink, Target, VideoSink, refuse_foreign
 from tpseg.clinical.reading.scan import Scan
+from tpseg.clinical.writing.results import Map, Part, PngSink, Target, VideoSink, refuse_foreign
 from tpseg.clinical.writing.video import Video, rate_of
 from tpseg.errors import UsageError
 

@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="a reader; by default all, one after the other")
     parser.add_argument("--seconds", type=float, help="for each target")
     parser.add_argument("--inputs", type=int, help="for each target, in the place of --seconds; plain engine only")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="begin at input N, to go on from an earlier run")
     parser.add_argument("--engine", choices=["plain", "guided"], default="plain", help="guided: by coverage, needs atheris")
     parser.add_argument("--out", type=Path, help="folder that keeps findings; by default a temporary one, kept if there are any")
     options = parser.parse_args()
@@ -34,7 +35,7 @@ def main() -> int:
     tallies: list[Tally] = []
     began = time.monotonic()
     for target in options.target or TARGETS:
-        tally = fuzz(target, out / target, options.inputs, options.seconds, guided=options.engine == "guided")
+        tally = fuzz(target, out / target, options.inputs, options.seconds, first=options.first, guided=options.engine == "guided")
         print(tally, flush=True)
         tallies.append(tally)
     bad = sum(count for tally in tallies for outcome, count in tally.outcomes.items() if outcome not in GOOD)

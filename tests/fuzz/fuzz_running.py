@@ -50,14 +50,14 @@ class Tally:
         return f"{self.target:<18} {self.inputs:>7} inputs {good}; {bad}; {self.peak / 2**20:.2f} GiB, slowest {self.slowest:.2f} s"
 
 
-def fuzz(target: str, folder: Path, inputs: int | None, seconds: float | None, *, guided: bool = False) -> Tally:
-    """Run a target for a number of inputs or a time; what goes wrong is in FOLDER/findings and FOLDER/stderr."""
+def fuzz(target: str, folder: Path, inputs: int | None, seconds: float | None, *, first: int = 0, guided: bool = False) -> Tally:
+    """Run a target from input `first` for a number of inputs or a time; what goes wrong is in FOLDER/findings and FOLDER/stderr."""
     folder = folder.resolve()
     for name in ("seeds", "around", "scratch", "findings"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     tally = Tally(target)
     ends = None if seconds is None else time.monotonic() + seconds
-    first, last = 0, inputs or 10**9
+    last = first + (inputs or 10**9)
     while first < last and (ends is None or time.monotonic() < ends):
         more = ["guided", str(max(1, round(ends - time.monotonic())))] if guided and ends is not None else []
         command = [sys.executable, str(CHILD), target, str(folder), str(first), str(last), *more]

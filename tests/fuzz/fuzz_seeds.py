@@ -95,7 +95,7 @@ def tarred(folder: Path) -> None:
                 info = tarfile.TarInfo(member)
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
-    with tarfile.open(folder / "links.tar", "w") as archive:
+    with tarfile.open(folder / "refused_links.tar", "w") as archive:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
             info = tarfile.TarInfo(f"link{kind!r}")
             info.type, info.linkname = kind, f"../{CANARY}.png"
@@ -119,7 +119,7 @@ def split(folder: Path) -> None:
 
 def scores(folder: Path) -> None:
     (folder / "test.csv").write_text(
-        "task,image,group,protocol,dice,iou,hd95\nlesion,a.png,p1,default,0.5,0.4,3\nlesion,b.png,,default,1.0,,\n"
+        "task,image,split,group,set,dice,iou,hd95\nlesion,a.png,test,p1,s1,0.5,0.4,3\nlesion,b.png,test,,,1.0,,\n"
     )
 
 
@@ -152,6 +152,9 @@ def settings_of_run(folder: Path) -> None:
 def study(folder: Path) -> None:
     rows = {"A1": {"name": "one", "model": {"pgtds": []}, "paper": {"mean": 1.0}}, "A2": {"config": "small", "separate": True}}
     (folder / "study.yaml").write_text(yaml.safe_dump({"title": "Mine", "reference": "A1", "rows": rows, "figures": ["gates"]}))
+
+
+def budget(folder: Path) -> None:
     (folder / "budget.yaml").write_text(yaml.safe_dump({"steps": 10, "validations": 2, "config": "small", "training": {"batch_size": 2}}))
 
 

@@ -14,7 +14,7 @@ from seeds import dicom_seeds, itk_seeds, nifti_seeds, video_seeds
 
 from tpseg.clinical.reading.opening import open_scan
 from tpseg.config import ModelConfig, build_config, read_source
-from tpseg.data.formats import open_image, read_image, to_mask
+from tpseg.data.formats import open_image, to_mask
 from tpseg.data.hashes import read_record
 from tpseg.data.manifest import read_dataset, read_split
 from tpseg.data.sources.btd import read_array, read_facts
@@ -42,18 +42,20 @@ class Target:
     """A reader. All that it may do with a file is return, or raise a TPSegError."""
 
     seeds: Callable[[Path], None]
-    """Writes whole files into a folder; the target starts from each of them."""
+    """Writes files into a folder; the target starts from each of them. All are read, but for those whose names begin with `refused`."""
     read: Callable[[Path, Path], object]
     """Reads a file; the second path is the folder that `around` filled."""
     kind: str = "bytes"
     """What the file is to the mutator: bytes, json, yaml, csv, png or zip."""
     around: Callable[[Path], None] = lambda folder: None
+    own_words: bool = False
+    """Whether the file counts as the user's own words, see SECURITY.md: to read what it names, wherever it lies, is then no escape."""
 
 
 def picture(path: Path, around: Path) -> None:
     failures = []
     for read in (
-        read_image,
+        lambda path: scan(path, around),
         lambda path: to_mask(open_image(path), path),
         lambda path: lesion(decode(path.read_bytes(), path.name), "mask"),
     ):
@@ -150,13 +152,6 @@ def config(path: Path, around: Path) -> None:
     build_config(read_source(path))
 
 
-def study(path: Path, around: Path) -> None:
-    try:
-        read_study(str(path))
-    finally:
-        read_budget(str(path))
-
-
 def settings(path: Path, around: Path) -> None:
     shutil.copyfile(path, around / "settings.yaml")
     read_settings(around)
@@ -196,10 +191,11 @@ TARGETS: dict[str, Target] = {
     "split.csv": Target(seeds.split, split, "csv", seeds.pictures_around),
     "scores.csv": Target(seeds.scores, lambda path, around: read_rows(path), "csv"),
     "data.csv": Target(seeds.record, lambda path, around: read_record(path.read_text(errors="replace")), "csv"),
-    "tasks.yaml": Target(seeds.tasks, tasks_yaml, "yaml", seeds.data_set),
+    "tasks.yaml": Target(seeds.tasks, tasks_yaml, "yaml", seeds.data_set, own_words=True),
     "config.yaml": Target(seeds.config, config, "yaml"),
     "settings.yaml": Target(seeds.settings_of_run, settings, "yaml"),
-    "study.yaml": Target(seeds.study, study, "yaml"),
+    "study.yaml": Target(seeds.study, lambda path, around: read_study(str(path)), "yaml"),
+    "budget.yaml": Target(seeds.budget, lambda path, around: read_budget(str(path)), "yaml"),
     "coco": Target(seeds.coco, annotation(CocoSource, "0.json"), "json", seeds.pictures_around),
     "labelme": Target(seeds.labelme, annotation(LabelmeSource, "0.json"), "json", seeds.pictures_around),
     "nnunet": Target(seeds.nnunet, annotation(NnunetSource, "dataset.json"), "json", seeds.nnunet_around),

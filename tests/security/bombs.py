@@ -37,6 +37,7 @@ from tpseg.data.sources.coco import CocoSource
 from tpseg.data.sources.folder import FolderSource
 from tpseg.data.sources.release import Release
 from tpseg.errors import TPSegError
+from tpseg.export.description import Description
 from tpseg.files import read_json_object
 from tpseg.models.catalogue import create
 from tpseg.models.checkpoint import load_model, save_model
@@ -155,6 +156,16 @@ def bmp_header(folder: Path) -> Reading:
     return opening(read_image, folder / "a.bmp")
 
 
+@bomb
+def bmp_of_run_lengths(folder: Path) -> Reading:
+    """Each four bytes skip 255 rows, which Pillow fills in."""
+    side, skips = 28_000, bytes([0, 2, 0, 255]) * 110
+    header = b"BM" + struct.pack("<IHHI", 1078 + len(skips), 0, 0, 1078)
+    header += struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(skips), 0, 0, 256, 256) + bytes(range(256)) * 4
+    (folder / "a.bmp").write_bytes(header + skips)
+    return opening(read_image, folder / "a.bmp")
+
+
 def nifti(path: Path, dims: tuple[int, ...], content: bytes) -> Path:
     header = nib.Nifti1Header()
     header.set_data_dtype(np.float64)
@@ -238,13 +249,28 @@ def zip_that_inflates(folder: Path) -> Reading:
     return opening(unpacked, folder / "a.zip")
 
 
-@bomb
-def zip_whose_size_lies(folder: Path) -> Reading:
+def lying_zip(folder: Path) -> Path:
     with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(800_000_000))
     content = (folder / "a.zip").read_bytes().replace(struct.pack("<I", 800_000_000), struct.pack("<I", 1000))
     (folder / "a.zip").write_bytes(content)
-    return opening(unpacked, folder / "a.zip")
+    return folder / "a.zip"
+
+
+@bomb
+def zip_whose_size_lies(folder: Path) -> Reading:
+    return opening(unpacked, lying_zip(folder))
+
+
+@bomb
+def zip_whose_size_lies_to_the_disk(folder: Path) -> Reading:
+    path = lying_zip(folder)
+
+    def read() -> None:
+        with Release(path) as release:
+            release.path_of("a.png")
+
+    return read
 
 
 @bomb
@@ -337,6 +363,12 @@ BOMBS |= {
     "json_with_a_giant_float": json_file('{"a": 1e999}'),
     "json_with_a_million_keys": json_file("{" + ",".join(f'"{number}":0' for number in range(1_000_000)) + "}"),
 }
+
+
+@bomb
+def description_of_a_hundred_megabytes(folder: Path) -> Reading:
+    text = "[" + "0," * 50_000_000 + "0]"
+    return lambda: Description.from_json(text, folder / "a.onnx")
 
 
 @bomb

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tpseg.cli import main
@@ -49,6 +50,34 @@ def test_paths_below_the_split_file_and_below_tasks_yaml_are_read(data: Path) ->
 def test_a_path_that_leads_out_is_refused_with_the_way_to_allow_it(name: str, column: str, data: Path) -> None:
     with pytest.raises(DataError, match=r"split\.csv: line 2: .* leads out of the folders.*'root: FOLDER'"):
         listed(data, **{"image": "a.png", column: name})
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "1" * 256, "d/" * 2048 + "a.png", "../shared/" + "ä" * 128])
+@pytest.mark.parametrize("column", ["image", "mask"])
+def test_what_no_disk_takes_for_a_path_is_refused(name: str, column: str, data: Path) -> None:
+    with pytest.raises(DataError, match=r"split\.csv: line 2: .* is no path") as caught:
+        listed(data, **{"image": "a.png", column: name})
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("key", ["data", "root", "description"])
+def test_a_null_character_in_tasks_yaml_is_refused(key: str, data: Path) -> None:
+    entry = {"modality": "CT", "data": "task/split.csv"} | {key: "x\0"}
+    (data / "tasks.yaml").write_text(yaml.safe_dump({"tasks": {"lesion": entry}}))
+    with pytest.raises(DataError, match=f"task 'lesion': '{key}' .* null character"):
+        read_dataset(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"image\n",mask,split\na.png,a.png,train\n', HEAD + 'a.png,a.png,"tr\nain",\n', HEAD + '"../../x\ny.png",a.png,train,\n'],
+    ids=["heading", "split", "path"],
+)
+def test_line_breaks_in_cells_break_no_message(text: str, data: Path) -> None:
+    (data / "task" / "split.csv").write_text(text)
+    with pytest.raises(DataError, match=r"split\.csv: ") as caught:
+        read_dataset(data)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("root", ["..", "../secret", "ABSOLUTE"])

@@ -39,7 +39,7 @@ NUMBERS = {
     "StudyInstanceUID": "1.2.826.77311.1", "SeriesInstanceUID": "1.2.826.77312.2", "FrameOfReferenceUID": "1.2.826.77313.3",
 }  # fmt: skip
 INSTANCE = "1.2.826.77314"
-IN_DAMAGE = {"QXNAM", "QXBADDAY", "QXNOTAJPEG", "QXSLOPE"}
+IN_DAMAGE = {"QXNAM", "QXBADDAY", "QXNOTAJPEG", "QXSLOPE", "QXCHARSET", "QXFRAMES", "QXPHOTO", "1.2.826.77319"}
 MARKERS = sorted(
     {word for text in TEXT.values() for word in text.split("^")} - {"X"} | {*NUMBERS.values(), INSTANCE, "QXNESTED"} | IN_DAMAGE
 )
@@ -79,6 +79,14 @@ def scans(tmp_path: Path) -> Path:
     write(folder / "no_rows.dcm", grey(0), 30, Rows=9999)
     slope = write(folder / "no_slope.dcm", grey(0), 31, RescaleSlope=12345678, RescaleIntercept=0)
     slope.write_bytes(slope.read_bytes().replace(b"12345678", b"QXSLOPE "))  # words where a number should be
+    frames = write(folder / "no_frames.dcm", grey(0), 33, NumberOfFrames=12345678)
+    frames.write_bytes(frames.read_bytes().replace(b"12345678", b"QXFRAMES"))
+    photometric = write(folder / "no_photometric.dcm", grey(0), 34)
+    photometric.write_bytes(photometric.read_bytes().replace(b"MONOCHROME2 ", b"QXPHOTO     "))
+    syntax = write(folder / "no_syntax.dcm", grey(0), 35)
+    syntax.write_bytes(syntax.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.826.77319.1.2.1\0"))
+    charset = write(folder / "charset.dcm", grey(0), 32, SpecificCharacterSet="ISO_IR 100")
+    charset.write_bytes(charset.read_bytes().replace(b"ISO_IR 100", b"QXCHARSET "))  # pydicom logs what it does not know
     made = pydicom.dcmread(folder / "single" / "0.dcm")
     made.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
     made["PixelData"].is_undefined_length = True

@@ -148,6 +148,7 @@ def test_only_keeps_the_reference() -> None:
         ({"reference": "ful"}, "reference: no row 'ful'; did you mean 'full'"),
         ({"layout": "wide"}, "layout: found 'wide', expected tasks or averages"),
         ({"figures": ["fig9"]}, "figures: unknown 'fig9'"),
+        ({"figures": 5}, "figures: found 5, expected a list"),
     ],
 )
 def test_a_wrong_study_file_is_refused_by_its_key(content: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -174,6 +175,7 @@ def test_unknown_names_name_the_nearest() -> None:
         ({}, "either 'steps' or 'epochs', found neither"),
         ({"steps": 1, "epochs": 1}, "found both"),
         ({"steps": 0}, "steps: found 0"),
+        ({"steps": 1, "config": "a" * 5000}, "no preset or file 'aaaa"),
         ({"steps": 5, "sampling": {"balanse": True}}, "did you mean 'balance'"),
     ],
 )

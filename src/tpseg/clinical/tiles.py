@@ -8,8 +8,8 @@ from threading import Lock
 import numpy as np
 
 from tpseg.clinical.reading.picture import PictureScan
-from tpseg.clinical.regions import FrameRegions, Regions, open_regions, read_reduced, read_tile
 from tpseg.clinical.reading.scan import Scan
+from tpseg.clinical.regions import FrameRegions, Regions, open_regions, read_reduced, read_tile
 
 OVERLAP = 0.25
 """Of two tiles side by side, as a share of their width."""

@@ -11,11 +11,13 @@ import pandas as pd
 
 from tpseg.data.hashes import hash_files, total_sha256
 from tpseg.errors import DataError, UsageError, nearest
-from tpseg.foreign import read_yaml, short
+from tpseg.foreign import printable, read_yaml, short
 from tpseg.tasks import TaskSet
 
 SPLITS = ("train", "val", "test")
 TASK_KEYS = ("modality", "data", "root", "description", "window", "finding", "anatomy")
+MOST_BYTES, MOST_BYTES_OF_A_NAME = 4095, 255
+"""Of a path, and of each name in it: for longer ones the operating system has errors in the place of an answer."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def read_entries(path: Path) -> dict[str, dict[str, str]]:
                 )
             if not isinstance(value, str):
                 raise DataError(f"{path}: task '{name}': '{key}' is {short(value)}; expected text")
+            if "\0" in value:
+                raise DataError(f"{path}: task '{name}': '{key}' is {short(value)}, which holds a null character")
     try:
         TaskSet.from_mapping(entries)
     except UsageError as error:
@@ -127,13 +131,15 @@ def read_split(path: Path, task: str, roots: Sequence[Path] = ()) -> list[Case]:
         raise DataError(f"{path}: not a CSV table ({' '.join(str(error).split())})") from error
     missing = [column for column in ("image", "mask", "split") if column not in table.columns]
     if missing:
-        raise DataError(f"{path}: lacks column {', '.join(missing)}; expected image,mask,split,group, found {','.join(table.columns)}")
+        raise DataError(
+            f"{path}: lacks column {', '.join(missing)}; expected image,mask,split,group, found {printable(','.join(table.columns))}"
+        )
     cases = []
     for line, row in enumerate(table.to_dict("records"), start=2):
         if not any(row.values()):
             continue
         if row["split"] not in SPLITS:
-            raise DataError(f"{path}: line {line}: split '{row['split']}'; expected train, val or test")
+            raise DataError(f"{path}: line {line}: split {short(row['split'])}; expected train, val or test")
         if not row["image"] or not row["mask"]:
             raise DataError(f"{path}: line {line}: an empty image or mask path")
         image, mask = (_within(path, row[column], allowed, f"{path}: line {line}") for column in ("image", "mask"))
@@ -144,14 +150,14 @@ def read_split(path: Path, task: str, roots: Sequence[Path] = ()) -> list[Case]:
 def _within(file: Path, named: str, allowed: Sequence[str], where: str) -> Path:
     """The path that a split file names, `..` resolved before any link is followed; raises DataError for one outside of `allowed`."""
     path = file.parent / named
-    if "\0" in named:
-        raise DataError(f"{where}: {named!r} holds a null character, which no path has")
+    if "\0" in named or len(os.fsencode(path)) > MOST_BYTES or any(len(os.fsencode(part)) > MOST_BYTES_OF_A_NAME for part in path.parts):
+        raise DataError(f"{where}: {short(named)} is no path: it holds a null character or is longer than any disk takes")
     if path.is_absolute() or ".." in path.parts:
         whole = os.path.abspath(path)
         if not any(whole == folder or whole.startswith(folder.rstrip(os.sep) + os.sep) for folder in allowed):
             raise DataError(
-                f"{where}: {named} leads out of the folders of the split file and of tasks.yaml; if it is meant, allow it in tasks.yaml "
-                f"with 'root: FOLDER' beside 'data:'"
+                f"{where}: {printable(named)} leads out of the folders of the split file and of tasks.yaml; if it is meant, "
+                f"allow it in tasks.yaml with 'root: FOLDER' beside 'data:'"
             )
         if ".." in path.parts:
             return Path(whole)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from tpseg.ahead import THREADS, ahead
 from tpseg.clinical.reading.opening import Found, find_in_folder, name_of, suffix_of
-from tpseg.clinical.writing.results import ENDINGS, SUFFIXES, Wanted
 from tpseg.clinical.reading.windows import parse_window
+from tpseg.clinical.writing.results import ENDINGS, SUFFIXES, Wanted
 from tpseg.errors import UsageError
 from tpseg.prediction.jobs import Failure, Job, Piece, Plan, open_job
 from tpseg.prediction.segmenter import Answer, Segmenter

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tpseg.clinical.reading.opening import VIDEO_SUFFIXES, Found, open_scan, suffix_of
-from tpseg.clinical.writing.results import Map, Part, Sink, Target, Wanted, open_sinks
 from tpseg.clinical.reading.scan import Scan
 from tpseg.clinical.tiles import TiledFrame, Tiling
+from tpseg.clinical.writing.results import Map, Part, Sink, Target, Wanted, open_sinks
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.data.transforms import resize_map
 from tpseg.errors import DataError, TPSegError
@@ -210,7 +210,8 @@ def open_job(found: Found, name: str, plan: Plan) -> Job:
         views = [View(open_scan(found, window=window, axis=plan.axis), tasks) for window, tasks in groups.items()]
         known = plan.segmenter.tasks
         tasks = [known[known.id(task)] for task in asked]
-        sinks = open_sinks(views[0].scan, Target(name, plan.folders, plan.out), tasks, plan.wanted, lambda: plan.segmenter.identity)
+        target = Target(name, {task: plan.folders[task] for task in asked}, plan.out)  # of all tasks where `auto` might have found any
+        sinks = open_sinks(views[0].scan, target, tasks, plan.wanted, lambda: plan.segmenter.identity)
         return Job(found, plan, views, sinks)
     except DataError as error:
         return Job(found, plan, failure=str(error))

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from tpseg.ahead import THREADS, ahead
-from tpseg.clinical.writing.identity import ModelIdentity
 from tpseg.clinical.reading.opening import open_scan
 from tpseg.clinical.reading.scan import Scan
+from tpseg.clinical.writing.identity import ModelIdentity
 from tpseg.data.transforms import preprocess, resize_map
 from tpseg.errors import UsageError
 from tpseg.models.model import LesionModel

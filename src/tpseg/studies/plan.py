@@ -136,12 +136,14 @@ def read_study(name: str) -> Study:
     layout = content.get("layout", "tasks")
     if layout not in LAYOUTS:
         raise UsageError(f"{path}: layout: found '{layout}', expected {' or '.join(LAYOUTS)}")
-    figures = tuple(content.get("figures", ()))
+    figures = content.get("figures", [])
+    if not isinstance(figures, list):
+        raise UsageError(f"{path}: figures: found {short(figures)}, expected a list (figures: {', '.join(FIGURES)})")
     for figure in figures:
         if figure not in FIGURES:
             raise UsageError(f"{path}: figures: unknown '{figure}'{nearest(str(figure), FIGURES)} (figures: {', '.join(FIGURES)})")
     title = str(content.get("title", path.stem))
-    return Study(path.stem, title, reference, tuple(_row(str(key), entry, path) for key, entry in rows.items()), layout, figures)
+    return Study(path.stem, title, reference, tuple(_row(str(key), entry, path) for key, entry in rows.items()), layout, tuple(figures))
 
 
 def _row(id: str, entry: Any, path: Path) -> Row:

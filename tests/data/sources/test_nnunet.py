@@ -241,7 +241,17 @@ def test_nan_in_an_image_fails_in_the_slices_that_have_it(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"labels": [1, 2]}', '{"labels": {"x": "y"}}', '{"labels": {"x": []}}', '{"labels": {"x": {}}}']
+    "text",
+    [
+        "{",
+        "[]",
+        '{"labels": [1, 2]}',
+        '{"labels": {"x": "y"}}',
+        '{"labels": {"x": []}}',
+        '{"labels": {"x": {}}}',
+        '{"labels": {"x": Infinity}}',
+        '{"labels": {"x": [1, 1e999]}}',
+    ],
 )
 def test_a_damaged_dataset_json_is_one_sentence(root: Path, text: str) -> None:
     (root / "dataset.json").write_text(text)

@@ -29,11 +29,17 @@ def frame(syntax: str, stream: bytes, options: dict[str, Any]) -> Reply:
     return {"photometric": str(found["photometric_interpretation"])}, values, None
 
 
+def itk_reader(path: str) -> str:
+    """ITK's name for the reader of a format. Left to choose, it would go by what is in the file: HDF5's may name other files."""
+    return "NrrdImageIO" if path.lower().endswith(".nrrd") else "MetaImageIO"
+
+
 def volume_header(path: str) -> Reply:
     """What ITK reads of a file's header."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(itk_reader(path))
     reader.SetFileName(path)
     reader.ReadImageInformation()
     size = reader.GetSize()
@@ -53,7 +59,7 @@ def volume(path: str) -> Reply:
     """A file's voxels."""
     import SimpleITK as sitk
 
-    image = sitk.ReadImage(path)
+    image = sitk.ReadImage(path, imageIO=itk_reader(path))
     return {}, sitk.GetArrayViewFromImage(image), image
 
 

@@ -170,9 +170,8 @@ class DicomFile:
         expected = {**dict.fromkeys((*GREYS, "PALETTE COLOR"), 1), **dict.fromkeys(COLOURS, 3)}
         if expected.get(self.photometric) != samples:
             known = ", ".join(expected)
-            raise DataError(
-                f"{self.path}: photometric interpretation {self.photometric} with {samples} samples per pixel; expected one of {known}"
-            )
+            found = self.photometric if self.photometric in expected else "unknown"  # no words of the file
+            raise DataError(f"{self.path}: photometric interpretation {found} with {samples} samples per pixel; expected one of {known}")
         if header.BitsAllocated not in WIDTHS:
             raise DataError(f"{self.path}: {header.BitsAllocated} bits allocated; expected {', '.join(map(str, WIDTHS))}")
         if self.photometric in COLOURS and self.photometric != "RGB" and header.BitsAllocated != 8:
@@ -196,21 +195,20 @@ class DicomFile:
         implicit, little = not self._type and self._inflated is None, self.header.original_encoding[1]
         native = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         claimed = UID(self.header.file_meta.get("TransferSyntaxUID", native))
+        shown = claimed.name if claimed.is_transfer_syntax else "an unknown transfer syntax"
         if claimed.is_private:
             raise DataError(f"{self.path}: a private transfer syntax; export the image again as standard DICOM")
         if claimed == DeflatedExplicitVRLittleEndian or (claimed.is_transfer_syntax and not claimed.is_compressed):
             if self._fragmented:
-                raise DataError(
-                    f"{self.path}: its header says {claimed.name}, but its pixels are compressed; the transfer syntax in it is wrong"
-                )
+                raise DataError(f"{self.path}: its header says {shown}, but its pixels are compressed; the transfer syntax in it is wrong")
             return native  # a header that lies about how it is itself encoded has been seen through by now
         if not self._fragmented:
-            raise DataError(f"{self.path}: its header says {claimed.name}, but its pixels are not compressed; export the image again")
+            raise DataError(f"{self.path}: its header says {shown}, but its pixels are not compressed; export the image again")
         try:
             available = get_decoder(claimed).is_available
         except NotImplementedError:
             raise DataError(
-                f"{self.path}: compressed as {claimed.name}, which cannot be decoded; export the image uncompressed, or as a video file"
+                f"{self.path}: compressed as {shown}, which cannot be decoded; export the image uncompressed, or as a video file"
             ) from None
         twelve_bits = claimed == JPEGExtended12Bit and int(self.header.get("BitsStored") or 12) > 8
         if twelve_bits and "pylibjpeg" not in get_decoder(claimed).available_plugins:

@@ -14,9 +14,13 @@ from tpseg.clinical.reading.volume import VolumeScan
 from tpseg.errors import DataError
 
 HEADER = 2**16
-"""Bytes that the header's text is looked for in."""
-DATA_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-"""Where a MetaImage or an NRRD header names the file with the voxels."""
+"""Bytes that a header may have."""
+METAIMAGE = re.compile(rb"(?:(?![^\r\n]*(?i:ElementDataFile))[^\s=:][^=:\r\n]*=[^\r\n]*\r?\n)*ElementDataFile[ \t]*=[ \t]*([^\r\n]*)")
+"""A MetaImage header, `key = value` lines, to the one that names the file with the voxels and ends it."""
+NRRD_DATA_FILE = re.compile(rb"[\r\n][ \t]*data ?file[ \t]*:(?!=)[ \t]*([^\r\n]*)", re.IGNORECASE)
+"""Where an NRRD header names that file, if it is not the file itself; each of CR and LF ends a line to ITK."""
+PLAIN_NAME = re.compile(r"(?!list)\w[\w .,+()#@&~-]*", re.IGNORECASE)
+"""A name that is one to ITK, too; `LIST` and `%d` would stand for many."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """ITK's axes run to the left and to the back, an affine's to the right and to the front."""
 
@@ -67,13 +71,30 @@ class ItkScan(VolumeScan):
 
 
 def check_header(path: Path) -> None:
-    """Raises DataError for a header that takes its voxels from anywhere but this file, or one file beside it."""
+    """Raises DataError for a header that takes its voxels from anywhere but this file, or one file beside it.
+
+    What ITK would read otherwise than this function is refused, for it could lead out of the folder.
+    """
     with path.open("rb") as file:
         head = file.read(HEADER)
-    for match in DATA_FILE.finditer(head):
-        named = match[1].decode("utf-8", "replace").strip()
-        if named.upper() == "LOCAL":
-            continue
+    for named in _data_files(head, path):
         beside = path.parent / named
-        if not named or beside.resolve().parent != path.parent.resolve() or not beside.is_file():
+        if not PLAIN_NAME.fullmatch(named) or beside.resolve().parent != path.parent.resolve() or not beside.is_file():
             raise DataError(f"{path}: takes its voxels from {named[:80]!r}; expected one file beside it")
+
+
+def _data_files(head: bytes, path: Path) -> list[str]:
+    """The names of other files with voxels in a header; raises DataError for what is no header, or one that does not end within HEADER."""
+    if path.suffix.lower() == ".nrrd":
+        if not head.startswith(b"NRRD") or not (len(head) < HEADER or b"\n\n" in head or b"\r\n\r\n" in head):
+            raise DataError(f"{path}: no NRRD header of at most {HEADER >> 10} KiB; is it complete and really a NRRD or MetaImage file?")
+        found = [match[1] for match in NRRD_DATA_FILE.finditer(head)]
+    else:
+        header = METAIMAGE.match(head)
+        if header is None:
+            raise DataError(
+                f"{path}: no MetaImage header of at most {HEADER >> 10} KiB, lines 'key = value' to ElementDataFile; "
+                "is it complete and really a NRRD or MetaImage file?"
+            )
+        found = [header[1]] if header[1].strip() not in (b"LOCAL", b"Local", b"local") else []
+    return [name.decode("utf-8", "replace").strip() for name in found]

@@ -16,6 +16,13 @@ from tpseg.errors import DataError
 
 KEPT = 8
 """Decoded frames that are kept: threads that read ahead ask for neighbouring frames a little out of order."""
+CONTAINED = {"protocol_whitelist": "file", "format_whitelist": "mov,matroska,avi"}
+"""What FFmpeg may open: files, of the formats that hold their frames themselves. A list of other files may be called .mp4, too."""
+
+
+def open_video(path: Path) -> av.container.InputContainer:
+    """A video file to read; its name is that of a file whatever FFmpeg would make of it, such as `concat:a.mp4` or `http:host`."""
+    return av.open(f"file:{path}", options=CONTAINED)
 
 
 class VideoScan(Scan):
@@ -31,7 +38,7 @@ class VideoScan(Scan):
         self.path, self.name = path, name
         self._lock = Lock()
         self._recent: deque[tuple[int, av.VideoFrame]] = deque(maxlen=KEPT)
-        with reading(path, "video"), av.open(str(path)) as container:
+        with reading(path, "video"), open_video(path) as container:
             stream = self._stream_of(container)
             guard_frame(path, stream.codec_context.height, stream.codec_context.width)
             self.frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
@@ -69,7 +76,7 @@ class VideoScan(Scan):
         return self._recent[-1][1]
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        with av.open(str(self.path)) as container:
+        with open_video(self.path) as container:
             stream = self._stream_of(container)
             stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # the size may change within a stream
             yield from container.decode(stream)

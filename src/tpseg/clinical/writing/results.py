@@ -15,8 +15,8 @@ from PIL import Image
 from tpseg.clinical.extras import require
 from tpseg.clinical.reading.opening import ITK_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from tpseg.clinical.reading.picture import PictureScan
-from tpseg.clinical.regions import BAND, reduce
 from tpseg.clinical.reading.scan import Scan
+from tpseg.clinical.regions import BAND, reduce
 from tpseg.errors import UsageError
 from tpseg.files import replacing, replacing_folder
 from tpseg.overlay import draw_overlay
@@ -24,9 +24,9 @@ from tpseg.tasks import Task
 
 if TYPE_CHECKING:
     from tpseg.clinical.reading.dicom import DicomScan
+    from tpseg.clinical.reading.volume import VolumeScan
     from tpseg.clinical.writing.identity import ModelIdentity
     from tpseg.clinical.writing.video import Video
-    from tpseg.clinical.reading.volume import VolumeScan
 
 ENDINGS = ("", "_probability", "_overlay", "_report")
 """What the names of a mask, its probability, its overlay and its measurement report end in."""

@@ -8,13 +8,15 @@ from pathlib import Path
 import av
 import numpy as np
 
+from tpseg.clinical.reading.video import open_video
+
 UNKNOWN_RATE = 25
 """Frames a second where the file does not say."""
 
 
 def rate_of(path: Path) -> Fraction:
     """Frames a second of a video file, on average."""
-    with av.open(str(path)) as container:
+    with open_video(path) as container:
         return container.streams.video[0].average_rate or Fraction(UNKNOWN_RATE)
 
 
@@ -24,7 +26,7 @@ class Video:
     def __init__(self, path: Path, rate: Fraction, *, lossless: bool) -> None:
         """rate: frames a second."""
         self.lossless, self.sized = lossless, False
-        self.container = av.open(str(path), "w", format="matroska" if lossless else "mp4")
+        self.container = av.open(f"file:{path}", "w", format="matroska" if lossless else "mp4")
         options = {"level": "3"} if lossless else {"crf": "20", "preset": "veryfast"}
         self.stream = self.container.add_stream("ffv1" if lossless else "libx264", rate=rate, options=options)
         self.stream.pix_fmt = "gray" if lossless else "yuv420p"

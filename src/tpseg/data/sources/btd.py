@@ -82,22 +82,31 @@ def _fold_split(number: int) -> str:
 def read_facts(release: Release, file: PurePosixPath) -> tuple[str, str]:
     """Patient and kind of tumour of one MATLAB file; raises DataError for a file that is none or lacks a field."""
     with _opened(release, file) as content:
-        for field in ("PID", "label"):
-            if content[f"cjdata/{field}"].size > MAX_SIDE:
-                raise DataError(f"{file}: cjdata/{field} of shape {content[f'cjdata/{field}'].shape}; expected a few numbers")
-        codes = np.asarray(content["cjdata/PID"]).ravel()
-        label = int(np.asarray(content["cjdata/label"]).ravel()[0])
-        return "".join(chr(code) for code in codes).strip(), KINDS.get(label, str(label))
+        codes, labels = _field(content, "PID"), _field(content, "label")
+        for stored in (codes, labels):
+            if stored.size > MAX_SIDE:
+                raise DataError(f"{file}: {stored.name[1:]} of shape {stored.shape}; expected a few numbers")
+        label = int(np.asarray(labels).ravel()[0])
+        return "".join(chr(code) for code in np.asarray(codes).ravel()).strip(), KINDS.get(label, str(label))
 
 
 def read_array(release: Release, file: PurePosixPath, field: str) -> np.ndarray:
     """`image` as (H, W) uint8, stretched, or `tumorMask` as (H, W) bool. HDF5 lists MATLAB's columns first: both are transposed."""
     with _opened(release, file) as content:
-        stored = content[f"cjdata/{field}"]
+        stored = _field(content, field)
         if stored.ndim != 2 or max(stored.shape) > MAX_SIDE:
             raise DataError(f"{file}: cjdata/{field} of shape {stored.shape}; expected 512x512 or 256x256")
         values = np.asarray(stored).T
     return values > 0 if field == "tumorMask" else stretch(values, str(file))[..., 0]
+
+
+def _field(content: h5py.File, name: str) -> h5py.Dataset:
+    """A field of `cjdata`, its values in this file; raises ValueError for links and for values that HDF5 would take from other files."""
+    group = content["cjdata"] if isinstance(content.get("cjdata", getlink=True), h5py.HardLink) else None
+    stored = group[name] if isinstance(group, h5py.Group) and isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(stored, h5py.Dataset) or stored.external or stored.is_virtual:
+        raise ValueError(f"cjdata/{name} is no plain field of the file")
+    return stored
 
 
 @contextmanager

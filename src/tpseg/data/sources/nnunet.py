@@ -128,7 +128,7 @@ def _label_names(content: Any, file: PurePosixPath) -> dict[str, list[Any]]:
                 names[value] = [int(key)]
             else:
                 names[str(key)] = [int(id) for id in value] if isinstance(value, list) else [int(value)]
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{file}: labels: expected ids and names, as {{'tumour': 1}} or {{'1': 'tumour'}}, found {short(labels)}"
         ) from error
