@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RUN := runs/demo
 PHANTOMS := runs/phantoms
 
@@ -11,7 +12,8 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation -e ".[dev]"  # built with the setuptools of constraints.txt, not with the newest
 	touch $@
 
 demo: $(READY)
