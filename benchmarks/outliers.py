@@ -26,7 +26,7 @@ from tpseg.data.manifest import Case, DataSet, read_dataset
 from tpseg.errors import DataError
 from tpseg.models.checkpoint import find_model
 from tpseg.prediction import Segmenter
-from tpseg.trust.calibrate import IMAGES, some_of_each
+from tpseg.trust.calibrate import IMAGES, group_numbers, some_of_each
 from tpseg.trust.features import describe_all, describe_with
 from tpseg.trust.outliers import auroc, fit_outliers
 from tpseg.trust.record import Trust, load_trust
@@ -128,7 +128,7 @@ KINDS = {"natural images": natural, "text scans": text, "noise": noise}
 def against_test(segmenter: Segmenter, trust: Trust, data: DataSet, seed: int) -> Iterator[str]:
     """A line for the test split, one for each kind of strange image, and one for all of these together."""
     known = trust.outliers.scores(trust.space(described(segmenter, data.split("test"))))
-    yield f"{len(known)} test images: {flagged(known)} flagged (set on val: {trust.outliers.false_alarms:.0%})"
+    yield f"{len(known)} test images: {flagged(known)} flagged (limit set for {trust.outliers.false_alarms:.0%})"
     together = []
     for kind, make in KINDS.items():
         pixels = (segmenter.load(image).pixels for image in make(np.random.default_rng(seed)))
@@ -142,6 +142,7 @@ def left_out(segmenter: Segmenter, data: DataSet, seed: int) -> Iterator[str]:
     """A line for each task: its test images as outliers of what the other tasks' training images tell."""
     splits = {split: data.split(split) for split in ("train", "val", "test")}
     splits["train"] = some_of_each(splits["train"], IMAGES, seed)
+    groups = group_numbers(splits["train"])
     vectors = {split: described(segmenter, cases) for split, cases in splits.items()}
     for name in segmenter.tasks.names:
         other = {split: torch.tensor([case.task != name for case in cases]) for split, cases in splits.items()}
@@ -149,7 +150,7 @@ def left_out(segmenter: Segmenter, data: DataSet, seed: int) -> Iterator[str]:
         ids = torch.unique(ids, return_inverse=True)[1]  # from 0 without a gap
         train = vectors["train"][other["train"]]
         space = fit_space(train, ids)
-        outliers = fit_outliers(space(train), ids, space(vectors["val"][other["val"]]), seed=seed)
+        outliers = fit_outliers(train, ids, groups[other["train"]], space, vectors["val"][other["val"]], seed=seed)
         scores = outliers.scores(space(vectors["test"]))
         mine, others = scores[~other["test"]], scores[other["test"]]
         yield f"{name} left out: AUROC {auroc(mine, others):.3f}, {flagged(mine)} flagged"

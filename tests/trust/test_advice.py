@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from miniature import disc, write_discs
 
+from tpseg.clinical.reading.opening import Found
 from tpseg.clinical.reading.scan import Scan
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
@@ -123,13 +124,17 @@ def test_a_record_of_another_model_is_told_and_not_used(calibrated, tmp_path, ca
 
 
 def test_the_table_has_a_line_for_each_file(adviser, segmenter, tmp_path):
-    given = [adviser.advise([segmenter.load(picture(task))], ["bright_disc"], f"{task}.png") for task in ("bright_disc", "dark_disc")]
+    given = {
+        Found(path, (path,), path.stem): adviser.advise([segmenter.load(picture(path.stem))], ["bright_disc"], str(path))
+        for path in (Path("bright_disc.png"), Path("dark_disc.png"))
+    }
     write_advice(given, tmp_path / "judgements.csv")
     table = pd.read_csv(tmp_path / "judgements.csv", keep_default_na=False)
+    assert table["name"].tolist() == ["bright_disc", "dark_disc"]
     assert table["file"].tolist() == ["bright_disc.png", "dark_disc.png"]
     assert table["looks_like"].tolist() == ["bright_disc", "dark_disc"]
     assert table["task"].tolist() == ["bright_disc"] * 2
     assert table["warning"][0] == ""
     assert "not bright_disc" in table["warning"][1]
-    write_advice([], tmp_path / "none.csv")
+    write_advice({}, tmp_path / "none.csv")
     assert list(pd.read_csv(tmp_path / "none.csv").columns) == list(table.columns)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tpseg.cli import main
-from tpseg.data.manifest import DataSet, read_dataset
+from tpseg.data.manifest import Case, DataSet, read_dataset
 from tpseg.errors import DataError, UsageError
 from tpseg.tasks import TaskSet
-from tpseg.trust.calibrate import calibrate, measure, some_of_each
+from tpseg.trust.calibrate import calibrate, group_numbers, measure, some_of_each
 from tpseg.trust.confidence import read_confidence
 from tpseg.trust.outliers import Outliers
 from tpseg.trust.recognition import Recognition
@@ -108,6 +108,12 @@ def test_at_most_so_many_of_each_task_are_looked_at(discs):
     assert some_of_each(cases, 100, seed=0) == cases
     with pytest.raises(UsageError, match="--images 1: expected 2"):
         some_of_each(cases, 1, seed=0)
+
+
+def test_groups_are_those_of_a_task_and_an_image_without_one_is_alone():
+    named = [("one", "p1", "a"), ("one", "p1", "b"), ("two", "p1", "a"), ("one", "", "a"), ("one", "", "b"), ("one", "p2", "c")]
+    cases = [Case(task, Path(name), Path(name), "train", group, name) for task, group, name in named]
+    assert group_numbers(cases).tolist() == [0, 0, 1, 2, 3, 4]
 
 
 def test_what_is_stated_of_a_split_by_hand():

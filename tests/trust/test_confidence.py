@@ -107,7 +107,7 @@ def test_what_is_stated_of_test():
     assert stated.rank_correlation > 0.8
     assert stated.mean_error < 0.1
     assert abs(stated.bias) <= stated.mean_error
-    caught, low, high, oracle = stated.caught["0.2"]
+    (caught, oracle), (low, high) = stated.caught["0.2"], stated.interval["0.2"]
     assert low < caught < high
     assert 0.2 < caught <= oracle
 

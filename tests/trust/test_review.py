@@ -46,6 +46,11 @@ def test_no_order_catches_more_than_the_oracle_and_a_constant_one_about_its_shar
 
 def test_without_error_all_is_caught():
     assert review_curve(np.array([0.5, 0.6]), np.ones(2)).caught.tolist() == [1, 1, 1]
+    assert caught_interval(np.array([0.5, 0.6]), np.ones(2), 0.5) == (1, 1)
+
+
+def test_one_image_has_no_interval():
+    assert caught_interval(np.array([0.5]), np.array([0.6]), 0.5) is None
 
 
 def found(name: str) -> Found:
@@ -71,7 +76,7 @@ def test_the_least_sure_comes_first_and_what_was_warned_of_before_all():
     assert list(table["name"]) == ["strange", "empty", "unsure", "sure"]
     assert list(table["reasons"]) == [warning, "empty mask", "", ""]
     assert table["expected_dice"].tolist()[2:] == pytest.approx([2 * 0.6 / 1.6, 0.995], abs=0.005)  # a mask of 0.6 and of 0.993
-    assert table["area"].tolist() == [0.5, 0, 0.5, 0.5]
+    assert table["share_of_image"].tolist() == [0.5, 0, 0.5, 0.5]
     assert (table["threshold"] == 0.5).all()
 
 
@@ -84,7 +89,7 @@ def test_frames_of_a_scan_are_one_line_and_a_scan_that_failed_none():
     reviewer.close(found("broken"), whole=False)
     table = reviewer.table()
     assert list(table["name"]) == ["volume"]
-    assert table["area"][0] == 0.25
+    assert table["share_of_image"][0] == 0.25
 
 
 def test_a_threshold_other_than_one_half_is_undone_for_the_probabilities_and_named():
@@ -94,9 +99,9 @@ def test_a_threshold_other_than_one_half_is_undone_for_the_probabilities_and_nam
     shifted.add(found("one"), Answer(moved.logits + 1.0, None, moved.size, "lesion"))  # the network's logits less the cut of -1
     for reviewer in (plain, shifted):
         reviewer.close(found("one"), whole=True)
-    assert plain.table()["area"][0] == 0
+    assert plain.table()["share_of_image"][0] == 0
     row = shifted.table().iloc[0]
-    assert (row["area"], row["reasons"]) == (0.5, "")
+    assert (row["share_of_image"], row["reasons"]) == (0.5, "")
     assert row["threshold"] == pytest.approx(0.2689, abs=1e-4)
     small = answer(2.0, side=32, rows=2)  # 6 % of the image: less than the smallest mask
     shifted.add(found("small"), small)

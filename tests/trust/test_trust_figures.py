@@ -60,7 +60,7 @@ def test_the_captions_state_what_is_drawn(tmp_path):
     draw_expected_dice(tmp_path / "two", PAIRS, STATED, TITLES)
     assert f"error {STATED.mean_error:.3f}" in (tmp_path / "two.txt").read_text()
     draw_review(tmp_path / "three", PAIRS, STATED)
-    caught, _, _, oracle = STATED.caught["0.2"]
+    caught, oracle = STATED.caught["0.2"]
     assert f"{100 * caught:.1f} % of it; by the true Dice it would be {100 * oracle:.1f} %" in (tmp_path / "three.txt").read_text()
 
 

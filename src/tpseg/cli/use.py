@@ -94,6 +94,7 @@ def predict(
             probability=probability,
             overlay=overlay,
             weights=weights,
+            trust=trust,
             device=device,
             batch_size=batch_size,
             workers=workers,
@@ -144,9 +145,9 @@ def predict(
     for failure in failures:
         error_console.sentence(f"skipped: {failure.reason}", style="red")
     if adviser is not None:
-        given = [adviser.given[scan] for scan in scans if scan in adviser.given]
+        given = {scan: adviser.given[scan] for scan in scans if scan in adviser.given}
         write_advice(given, Path(out) / TABLE)
-        for advice in given:
+        for advice in given.values():
             for warning in advice.warnings:
                 error_console.sentence(f"warning: {advice.name}: {warning}", style="yellow")
     if reviewer is not None:

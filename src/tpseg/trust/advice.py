@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +14,8 @@ import torch
 
 from tpseg.clinical.reading.opening import Found, open_scan
 from tpseg.clinical.reading.picture import PictureScan
-from tpseg.clinical.regions import FrameRegions, open_regions, read_tile
 from tpseg.clinical.reading.scan import Scan
+from tpseg.clinical.regions import FrameRegions, open_regions, read_tile
 from tpseg.clinical.tiles import Tiling
 from tpseg.errors import DataError, UsageError
 from tpseg.files import write_atomically
@@ -40,7 +40,7 @@ class Advice:
     """What was said of a file, or of an image at hand."""
 
     name: str
-    """The file's path; '' for an image at hand."""
+    """The file's path, with the series' name where a folder holds several; '' for an image at hand."""
     tasks: tuple[str, ...]
     """What it is segmented for."""
     judgement: Judgement
@@ -89,7 +89,7 @@ class Adviser:
 
     def advise_scan(self, scan: Scan, asked: Sequence[str], tile: int | None = None) -> Advice:
         """Judge a scan by some of its frames, or one that is cut into tiles of so many pixels by some of these."""
-        return self.advise([self.segmenter.load(pixels) for pixels in looked_at(scan, tile)], asked, str(scan.path))
+        return self.advise([self.segmenter.load(pixels) for pixels in looked_at(scan, tile)], asked, called(scan))
 
     def advise_file(self, found: Found, asked: Sequence[str], window: str, axis: str, tile: int | None) -> Advice:
         """Judge a file on its way to be segmented, as `advise_scan`; may be called from several threads. What was said is in `given`."""
@@ -134,11 +134,17 @@ def spread(count: int) -> list[int]:
     return [(2 * part + 1) * count // (2 * parts) for part in range(parts)]
 
 
-def write_advice(given: Iterable[Advice], path: Path) -> None:
-    """A CSV with a line for each file: task, probabilities, how strange it is, and the warning."""
+def called(scan: Scan) -> str:
+    """A scan's path; with its name where the path does not tell it, as of one of several series in a folder."""
+    return str(scan.path) if scan.path.name.startswith(scan.name) else f"{scan.path} ({scan.name})"
+
+
+def write_advice(given: Mapping[Found, Advice], path: Path) -> None:
+    """A CSV with a line for each scan: its name and file as in the review list, task, probability, how strange it is, and the warning."""
     rows = [
         {
-            "file": advice.name,
+            "name": found.name,
+            "file": str(found.path),
             "task": " ".join(advice.tasks),
             "looks_like": advice.judgement.task,
             "probability": round(advice.judgement.ranking[0][1], 4),
@@ -146,7 +152,7 @@ def write_advice(given: Iterable[Advice], path: Path) -> None:
             "outlier": advice.judgement.outlier,
             "warning": "; ".join(advice.warnings),
         }
-        for advice in given
+        for found, advice in given.items()
     ]
-    columns = ["file", "task", "looks_like", "probability", "strangeness", "outlier", "warning"]
+    columns = ["name", "file", "task", "looks_like", "probability", "strangeness", "outlier", "warning"]
     write_atomically(path, pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n"))

@@ -93,10 +93,10 @@ def calibrate(
 ) -> Calibration:
     """Fit what a model knows of its limits and save it in its folder; writes `calibration.json` into `out`.
 
-    Training images give the space, the tasks' means and the bank; val gives temperatures, limits and all that is said of masks; test
-    is only reported. augmented: masks are averaged over mirror images, as by `tpseg predict --tta`. Raises UsageError for a model that
-    cannot be calibrated (a hub id, an exported file, no trunk) or data of other tasks, DataError where a task lacks training images or
-    there are no validation images.
+    Training images give the space, the tasks' means and the bank; val gives temperatures and all that is said of masks; the outliers'
+    limit comes from val and from training images that are held out with their groups; test is only reported. augmented: masks are
+    averaged over mirror images, as by `tpseg predict --tta`. Raises UsageError for a model that cannot be calibrated (a hub id, an
+    exported file, no trunk) or data of other tasks, DataError where a task lacks training images or there are no validation images.
     """
     if not Path(model).exists():
         raise UsageError(f"{model}: the record is written into the model folder; expected one on this machine")
@@ -118,7 +118,7 @@ def calibrate(
     space = fit_space(train, train_task)
     val, val_task = described(data.split("val"), "val")
     recognition = fit_recognition(space(train), train_task, space(val), val_task)
-    outliers = fit_outliers(space(train), train_task, space(val), seed=seed)
+    outliers = fit_outliers(train, train_task, group_numbers(train_cases), space, val, seed=seed)
     trust = Trust(tuple(segmenter.tasks.names), space, recognition, outliers)
     measured = [measure(trust, val, val_task, "val")]
     if any(case.split == "test" for case in data.cases):
@@ -165,6 +165,13 @@ def some_of_each(cases: Sequence[Case], most: int, seed: int) -> list[Case]:
         order = torch.randperm(len(of_task), generator=torch.Generator().manual_seed(seed)).tolist()
         drawn.update(of_task[position] for position in order[:most])
     return [case for case in cases if case in drawn]
+
+
+def group_numbers(cases: Sequence[Case]) -> Tensor:
+    """A number for each group of a task, such as a patient; a case without a group is one for itself. Returns (N,) int64."""
+    numbers: dict[tuple[str, str, str], int] = {}
+    keys = [(case.task, case.group, "" if case.group else case.name) for case in cases]
+    return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
 def measure(trust: Trust, described: Tensor, task: Tensor, split: str) -> Measured:

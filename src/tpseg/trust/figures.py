@@ -39,7 +39,7 @@ def draw_reliability(path: Path, observed: Sequence[Observed], confidence: Mappi
         for position, name in enumerate(names):
             axes = cells.flat[position]
             before, after = reliability(pooled[name]), reliability(pooled[name], confidence[name].scaling)
-            axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
+            axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="as it should be")
             _draw_bins(axes, before, PALETTE[1], MARKERS[1], "as the network says")
             _draw_bins(axes, after, PALETTE[0], MARKERS[0], "calibrated")
             axes.set_title(f"{short(titles[name])}\nECE {before.error:.3f} → {after.error:.3f}", fontsize="medium")
@@ -47,7 +47,7 @@ def draw_reliability(path: Path, observed: Sequence[Observed], confidence: Mappi
         figure.supxlabel("probability of lesion", fontsize="medium")
         figure.supylabel("share of pixels that are lesion", fontsize="medium")
         handles, labels = cells.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
 
     errors = [(reliability(pooled[name]).error, reliability(pooled[name], confidence[name].scaling).error) for name in names]
     before, after = np.mean(errors, axis=0)
@@ -61,8 +61,9 @@ def draw_reliability(path: Path, observed: Sequence[Observed], confidence: Mappi
 
 def _draw_bins(axes: Axes, bins: Reliability, colour: str, marker: str, name: str) -> None:
     filled = bins.share > 0
-    axes.plot(bins.predicted[filled], bins.found[filled], color=colour, linewidth=1, label=name)
-    axes.scatter(bins.predicted[filled], bins.found[filled], s=4 + 60 * np.sqrt(bins.share[filled]), color=colour, marker=marker, zorder=3)
+    predicted, found, size = bins.predicted[filled], bins.found[filled], 9 + 60 * np.sqrt(bins.share[filled])
+    axes.plot(predicted, found, color=colour, linewidth=1, marker=marker, markersize=3, label=name)
+    axes.scatter(predicted, found, s=size, color=colour, marker=marker, zorder=3, clip_on=False)  # whole on the edge, too
 
 
 def draw_expected_dice(path: Path, pairs: Pairs, stated: StatedConfidence, titles: Mapping[str, str]) -> None:
@@ -78,8 +79,8 @@ def draw_expected_dice(path: Path, pairs: Pairs, stated: StatedConfidence, title
             axes.scatter(*points, s=9, color=colour, marker=marker, alpha=0.55, label=short(titles[name]))
         groups = [group for group in np.array_split(np.argsort(pairs.expected, kind="stable"), GROUPS) if len(group)]
         means = [(100 * pairs.expected[group].mean(), 100 * pairs.dice[group].mean()) for group in groups]
-        axes.plot(*zip(*means, strict=True), color="black", marker="o", markersize=5, linewidth=1.4, label="mean of a tenth")
-        axes.set(xlabel="expected Dice, %", ylabel="Dice, %", xlim=(-2, 102), ylim=(-2, 102))
+        axes.plot(*zip(*means, strict=True), color="black", marker="o", markersize=5, linewidth=1.4, label="mean of each tenth")
+        axes.set(xlabel="expected Dice, %", ylabel="true Dice, %", xlim=(-2, 102), ylim=(-2, 102))
         figure.legend(loc="outside right center")
 
     rank = "" if stated.rank_correlation is None else f", Spearman's ρ {stated.rank_correlation:.2f}"
@@ -106,7 +107,7 @@ def draw_review(path: Path, pairs: Pairs, stated: StatedConfidence) -> None:
             f"{100 * caught:.0f} % of the error\nin {100 * BUDGET:.0f} % of the images", (100 * BUDGET, 100 * caught), (8, -8),
             textcoords="offset points", va="top", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
-        axes.set(xlabel="images looked at, %", ylabel="error among them, %", xlim=(0, 100), ylim=(0, 100))
+        axes.set(xlabel="images looked at, %", ylabel="share of all error among them, %", xlim=(0, 100), ylim=(0, 100))
         figure.legend(loc="outside lower center", ncols=1)
 
     caption = (

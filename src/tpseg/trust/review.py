@@ -25,7 +25,7 @@ from tpseg.trust.observed import look_at
 from tpseg.trust.thresholds import Threshold
 
 REVIEW = "review.csv"
-COLUMNS = ("name", "file", "task", "expected_dice", "area", "threshold", "reasons")
+COLUMNS = ("name", "file", "task", "expected_dice", "share_of_image", "threshold", "reasons")
 RESAMPLES = 1000
 
 
@@ -57,13 +57,14 @@ def review_curve(expected: np.ndarray, dice: np.ndarray) -> ReviewCurve:
     return ReviewCurve(np.linspace(0, 1, len(error) + 1), caught(first), caught(np.argsort(dice, kind="stable")))
 
 
-def caught_interval(expected: np.ndarray, dice: np.ndarray, share: float, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval over images of what is caught at a share."""
+def caught_interval(expected: np.ndarray, dice: np.ndarray, share: float, seed: int = 0) -> tuple[float, float] | None:
+    """95 % bootstrap interval over images of what is caught at a share, 1 where there is no error; None for one image."""
+    if len(dice) < 2:
+        return None
     chosen = np.zeros(len(dice), bool)
     chosen[np.argsort(expected, kind="stable")[: round(share * len(dice))]] = True
     sums = bootstrap_sums(np.stack([np.where(chosen, 1 - dice, 0), 1 - dice], axis=1), resamples=RESAMPLES, seed=seed)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return percentile_interval(sums[:, 0] / sums[:, 1])
+    return percentile_interval(np.divide(sums[:, 0], sums[:, 1], out=np.ones(len(sums)), where=sums[:, 1] > 0))
 
 
 class Reviewer:
@@ -97,7 +98,7 @@ class Reviewer:
             "file": str(found.path),
             "task": task,
             "expected_dice": round(self.confidence[task].expected_dice(one, threshold.cut), 4),
-            "area": round(area, 6),
+            "share_of_image": round(area, 6),
             "threshold": round(float(expit(threshold.cut)), 4),
             "reasons": "" if area else "empty mask",
         }

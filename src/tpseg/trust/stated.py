@@ -60,8 +60,10 @@ class StatedConfidence:
     correlation: float | None
     """Pearson's, of expected and true Dice."""
     rank_correlation: float | None
-    caught: dict[str, tuple[float, float, float, float]]
-    """By share reviewed: share of the error caught, its 95 % interval (low, high), and what the true order would catch."""
+    caught: dict[str, tuple[float, float]]
+    """By share reviewed: share of the error caught, and what the true order would catch."""
+    interval: dict[str, tuple[float, float] | None]
+    """By share reviewed: 95 % interval of the share caught; None for one image, which tells of no other."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,6 @@ def state_confidence(observed: Sequence[Observed], confidence: Mapping[str, Conf
             tasks[name] = _state(np.stack([one.counts for one in mine]), np.stack([one.band for one in mine]), fitted)
     difference = pairs.expected - pairs.dice
     curve = review_curve(pairs.expected, pairs.dice)
-    caught = {}
-    for share in BUDGETS:
-        (found, oracle), (low, high) = curve.at(share), caught_interval(pairs.expected, pairs.dice, share)
-        caught[f"{share:g}"] = (found, low, high, oracle)
     varied = pairs.expected.std() > 0 and pairs.dice.std() > 0
     return StatedConfidence(
         split,
@@ -102,7 +100,8 @@ def state_confidence(observed: Sequence[Observed], confidence: Mapping[str, Conf
         float(difference.mean()),
         float(np.corrcoef(pairs.expected, pairs.dice)[0, 1]) if varied else None,
         spearman(pairs.expected.tolist(), pairs.dice.tolist()),
-        caught,
+        {f"{share:g}": curve.at(share) for share in BUDGETS},
+        {f"{share:g}": caught_interval(pairs.expected, pairs.dice, share) for share in BUDGETS},
     )
 
 

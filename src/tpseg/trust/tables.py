@@ -23,7 +23,7 @@ def recognition_table(measured: Measured, trust: Trust) -> Table:
         f"Right: the task is recognised; of all images {100 * measured.accuracy:.1f} %, expected calibration error {measured.ece:.3f} "
         "(15 bins). Doubted: asked for its own task, an image is said to look like another (probability below "
         f"{trust.recognition.doubt:.2g}). Missed: of the other tasks' images, asked for this one, the share without that warning. Alarms: "
-        f"said to be unlike anything learned (the limit was set for {trust.outliers.false_alarms:.0%} of all validation images)"
+        f"said to be unlike anything learned (the limit was set for {trust.outliers.false_alarms:.0%} of images of new patients)"
     )
     table = Table(title=f"Which task, and is it known? ({measured.split})", caption=caption, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("Task", overflow="fold", min_width=14)
@@ -39,12 +39,13 @@ def recognition_table(measured: Measured, trust: Trust) -> Table:
 
 def confidence_table(stated: StatedConfidence) -> Table:
     """A line per task: calibration error of its pixels before and after, Dice at ½ and at the chosen threshold, false alarms."""
-    caught, low, high, oracle = stated.caught["0.2"]
+    (caught, oracle), interval = stated.caught["0.2"], stated.interval["0.2"]
+    between = "" if interval is None else f"95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f}; "
     caption = (
         "ECE: expected calibration error of the pixels' probability of lesion, as the network says it and calibrated, over all pixels and "
         "near lesions' borders. Dice in percent, of masks at ½ and at the task's threshold. Alarms: lesion-free images that get a "
         f"mask. Expected against true Dice: mean absolute error {stated.mean_error:.3f}. The 20 % of images with the lowest expected Dice "
-        f"hold {100 * caught:.1f} % of the error (95 % interval {100 * low:.1f} to {100 * high:.1f}; by true Dice {100 * oracle:.1f})"
+        f"hold {100 * caught:.1f} % of the error ({between}by true Dice {100 * oracle:.1f})"
     )
     table = Table(title=f"How sure? ({stated.split})", caption=caption, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("Task", overflow="fold", min_width=14)
