@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
+import common
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parents[1] / "models"))
-
-import common
 from common import miniature_model, noise
 
 from tpseg.models.trunk import TRUNK_SIZES, TrunkSize
