@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,18 @@ def test_a_damaged_stream_leaves_the_process_alive(scan: Scan) -> None:
         scan.frame(0)
     assert_right(scan, 1)
     assert decoders()._process is process
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system limits a process's memory")
+def test_more_memory_than_the_process_may_have(tmp_path: Path) -> None:
+    """4 GB of voxels, 10 kB of them in the file: the request fails, the process stays."""
+    body = zlib.compress(bytes(10_000_000))
+    head = "ObjectType = Image\nNDims = 3\nDimSize = 1000 1000 2000\nElementType = MET_SHORT\nCompressedData = True\n"
+    (tmp_path / "a.mha").write_bytes(f"{head}CompressedDataSize = {len(body)}\nElementDataFile = LOCAL\n".encode() + body)
+    with pytest.raises(ValueError, match="Failed to allocate memory"):
+        decoders().volume(tmp_path / "a.mha", 50_000_000)  # seconds enough, and no more
+    assert decoders()._process is not None
+    decoders().close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")

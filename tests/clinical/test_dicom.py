@@ -440,6 +440,15 @@ def test_compressed_pixels_called_uncompressed(tmp_path: Path) -> None:
         open_scan(tmp_path / "a.dcm")
 
 
+def test_more_compressed_frames_than_there_are_bytes(tmp_path: Path) -> None:
+    header = dicom(np.zeros((16, 16), np.uint8))
+    header.compress(RLELossless)
+    header.NumberOfFrames = 1000
+    header.save_as(tmp_path / "a.dcm")
+    with pytest.raises(DataError, match=r"1000 frames of 16x16, too many for [\d,]+ bytes"):
+        open_scan(tmp_path / "a.dcm")
+
+
 def test_pixels_compressed_otherwise_than_the_header_says(tmp_path: Path) -> None:
     header = dicom(np.zeros((16, 16), np.uint8))
     header.compress(RLELossless)

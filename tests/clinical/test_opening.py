@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import PATIENT, write_dicom, write_nifti, write_series
+from made import write_dicom, write_nifti, write_series
 from PIL import Image
 from pydicom.uid import ImplicitVRLittleEndian, SegmentationStorage
 
@@ -133,8 +133,10 @@ def test_names(file: str, name: str) -> None:
 
 def test_no_name_is_a_patients(tmp_path: Path) -> None:
     write_series(tmp_path / "ct", np.zeros((2, 4, 6), np.int16))
-    (found,) = find_scans([str(tmp_path)])
-    assert PATIENT not in found.name + open_scan(found).name
+    write_dicom(tmp_path / "single" / "IM1", np.zeros((4, 6), np.int16))
+    found = find_scans([str(tmp_path)])
+    assert [one.name for one in found] == ["ct", "IM1"]
+    assert [open_scan(one).name for one in found] == ["ct", "IM1"]
 
 
 @pytest.mark.parametrize("name", ["1.2.840.17", "IM1", "x.dcm", "scan.IMA"])

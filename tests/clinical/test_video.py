@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tpseg.clinical.reading.opening import open_scan
 from tpseg.clinical.reading.video import KEPT, VideoScan
@@ -156,3 +159,21 @@ def test_frames_larger_than_can_be_read(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("tpseg.clinical.reading.guarding.MAX_FRAME_PIXELS", 1000)
     with pytest.raises(DataError, match="64x48 pixels"):
         open_scan(path)
+
+
+def test_a_frame_larger_than_can_be_read_within_a_small_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each frame of motion JPEG tells its own size; one that is too large is refused by the decoder, before it takes memory for it."""
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p"
+        for number, side in enumerate((64, 2000)):
+            picture = io.BytesIO()
+            Image.new("RGB", (side, side * 3 // 4)).save(picture, "jpeg")
+            packet = av.Packet(picture.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 10)
+            container.mux(packet)
+    with pytest.raises(DataError, match="frame 2 is 2000x1500, the first 64x48"):
+        opened(tmp_path / "a.avi").frame(1)
+    monkeypatch.setattr("tpseg.clinical.reading.video.MAX_FRAME_PIXELS", 1_000_000)
+    with pytest.raises(DataError, match=r"a\.avi: cannot be read"):
+        opened(tmp_path / "a.avi").frame(1)

@@ -95,6 +95,22 @@ def test_truncated_file_is_an_error_that_names_it(suffix: str, tmp_path: Path) -
         read_image(path)
 
 
+@pytest.mark.parametrize(("mode", "side"), [("1", 2000), ("L", 2000), ("P", 2000), ("RGB", 1500), ("RGBA", 1500)])
+def test_no_png_is_too_small_for_what_is_in_it(mode: str, side: int, tmp_path: Path) -> None:
+    """One colour compresses best."""
+    Image.new(mode, (side, side)).save(tmp_path / "a.png", compress_level=9)
+    assert read_image(tmp_path / "a.png").shape == (side, side, 3)
+
+
+def test_a_png_of_more_colours_than_deflate_could_make_of_its_bytes_is_refused(tmp_path: Path) -> None:
+    """Grey of one bit could be so large."""
+    Image.new("RGB", (4000, 4000)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: 4000 * 4000 * 3 // 1033])
+    with pytest.raises(DataError, match=r"a\.png: its header says 4000x4000 pixels, more than 46,466 bytes can hold"):
+        read_image(tmp_path / "a.png")
+
+
 def test_text_renamed_to_png_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "notes.png"
     path.write_text("not an image")

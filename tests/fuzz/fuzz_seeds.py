@@ -78,8 +78,8 @@ def zipped(folder: Path) -> None:
     for name, method in (
         ("stored", zipfile.ZIP_STORED),
         ("deflated", zipfile.ZIP_DEFLATED),
-        ("bzip2", zipfile.ZIP_BZIP2),
-        ("lzma", zipfile.ZIP_LZMA),
+        ("refused_bzip2", zipfile.ZIP_BZIP2),
+        ("refused_lzma", zipfile.ZIP_LZMA),
     ):
         with zipfile.ZipFile(folder / f"{name}.zip", "w", method) as archive:
             for member, content in CONTENT.items():

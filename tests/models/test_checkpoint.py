@@ -324,6 +324,12 @@ def misspell(content: dict) -> None:
     content["model"]["gaet"] = content["model"].pop("gate")
 
 
+def flip_the_last_bit(folder: Path) -> None:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "config truncated": (truncate("config.json"), r"config\.json: not a model configuration"),
     "config a list": (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json: not a model configuration"),
@@ -342,6 +348,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "tasks truncated": (truncate("tasks.json"), r"tasks\.json: not a task list"),
     "no tasks file": (lambda folder: (folder / "tasks.json").unlink(), r"tasks\.json: not a task list.*No such file"),
     "weights truncated": (truncate("model.safetensors"), r"model\.safetensors: cannot be read as weights; truncated"),
+    "a bit of the weights": (flip_the_last_bit, r"model\.safetensors: damaged: its SHA-256 is not the one in config\.json"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors: .*No such file"),
     "weights are text": (
         lambda folder: (folder / "model.safetensors").write_text("weights"),

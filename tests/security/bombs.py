@@ -249,8 +249,8 @@ def zip_that_inflates(folder: Path) -> Reading:
     return opening(unpacked, folder / "a.zip")
 
 
-def lying_zip(folder: Path) -> Path:
-    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+def lying_zip(folder: Path, kind: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(folder / "a.zip", "w", kind) as archive:
         archive.writestr("a.png", bytes(800_000_000))
     content = (folder / "a.zip").read_bytes().replace(struct.pack("<I", 800_000_000), struct.pack("<I", 1000))
     (folder / "a.zip").write_bytes(content)
@@ -260,6 +260,11 @@ def lying_zip(folder: Path) -> Path:
 @bomb
 def zip_whose_size_lies(folder: Path) -> Reading:
     return opening(unpacked, lying_zip(folder))
+
+
+@bomb
+def zip_of_bzip2_whose_size_lies(folder: Path) -> Reading:
+    return opening(unpacked, lying_zip(folder, zipfile.ZIP_BZIP2))
 
 
 @bomb

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 import shutil
 from html.parser import HTMLParser
@@ -222,6 +223,16 @@ def test_a_console_spells_control_characters_out_wherever_they_stand(capsys) -> 
     assert controls(said) == []
     assert "d\\x1b[2J\nsecond line\n" in said
     assert "e\\x1b[2J\\nno second line\n" in said
+
+
+def test_a_warning_of_the_library_is_one_line(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each verb sees to it first of all; without handlers, as nobody sets up logging on the command line."""
+    monkeypatch.setattr(logging.lastResort, "formatter", None)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    assert main(["--version"]) == 0
+    for name in ("one\ntpseg: all is well", "a\x1b[2J"):
+        logging.getLogger("tpseg.prediction.files").warning("%s: looks like dermoscopy", name)
+    assert capsys.readouterr().err == "one\\ntpseg: all is well: looks like dermoscopy\na\\x1b[2J: looks like dermoscopy\n"
 
 
 def test_printable_keeps_what_people_write() -> None:

@@ -110,7 +110,7 @@ def test_a_link_in_the_place_of_a_result_is_replaced_not_followed(kind: str, tra
     picture = str(discs.parent / "bright_disc" / "00.png")
     options = ["--task", "bright_disc", "--out", str(out), "--probability", "--overlay", "--device", "cpu"]
     assert main(["predict", str(trained), picture, *options]) == 0
-    assert precious.read_text() == "mine"
+    assert precious.read_bytes() == b"mine"
     assert not (out / "00.png").is_symlink()
     assert np.asarray(Image.open(out / "00.png")).shape == (48, 64)
     capsys.readouterr()

@@ -39,7 +39,7 @@ NUMBERS = {
     "StudyInstanceUID": "1.2.826.77311.1", "SeriesInstanceUID": "1.2.826.77312.2", "FrameOfReferenceUID": "1.2.826.77313.3",
 }  # fmt: skip
 INSTANCE = "1.2.826.77314"
-IN_DAMAGE = {"QXNAM", "QXBADDAY", "QXNOTAJPEG", "QXSLOPE", "QXCHARSET", "QXFRAMES", "QXPHOTO", "1.2.826.77319"}
+IN_DAMAGE = {"QXNAM", "QXBADDAY", "QXNOTAJPEG", "QXSLOPE", "QXCHARSET", "QXFRAMES", "QXPHOTO", "QXPLACE", "QXSYN", "1.2.826.77319"}
 MARKERS = sorted(
     {word for text in TEXT.values() for word in text.split("^")} - {"X"} | {*NUMBERS.values(), INSTANCE, "QXNESTED"} | IN_DAMAGE
 )
@@ -85,6 +85,11 @@ def scans(tmp_path: Path) -> Path:
     photometric.write_bytes(photometric.read_bytes().replace(b"MONOCHROME2 ", b"QXPHOTO     "))
     syntax = write(folder / "no_syntax.dcm", grey(0), 35)
     syntax.write_bytes(syntax.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.826.77319.1.2.1\0"))
+    of_dicom = write(folder / "no_syntax_of_dicom.dcm", grey(0), 36)  # not a private one by its beginning
+    of_dicom.write_bytes(of_dicom.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.QXSYN\0"))
+    position = {"ImagePositionPatient": [12345678, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+    place = write(folder / "no_place.dcm", grey(0), 37, **position)
+    place.write_bytes(place.read_bytes().replace(b"12345678", b"QXPLACE "))
     charset = write(folder / "charset.dcm", grey(0), 32, SpecificCharacterSet="ISO_IR 100")
     charset.write_bytes(charset.read_bytes().replace(b"ISO_IR 100", b"QXCHARSET "))  # pydicom logs what it does not know
     made = pydicom.dcmread(folder / "single" / "0.dcm")

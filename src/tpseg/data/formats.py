@@ -19,7 +19,11 @@ DARK, BRIGHT = 32, 224
 Image.MAX_IMAGE_PIXELS = 400_000_000
 """Whole-slide crops are large; Pillow refuses twice this many pixels as a decompression bomb."""
 PIXELS_PER_BYTE = 10_000
-"""More than any picture is compressed by: deflate makes at best a byte of 1032, and of a bit a pixel eight times that."""
+"""More than pictures are compressed by."""
+DEFLATED = 1032
+"""Bytes that deflate, which packs the pixels of a PNG, makes of one at most."""
+PNG_BITS = {"LA": 16, "I;16": 16, "I": 16, "RGB": 24, "RGBA": 32}
+"""Bits that a pixel of a PNG takes at least, by Pillow's mode; one in the other modes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def refuse_lie(image: Image.Image, name: str, size: int) -> None:
     size: the file's, in bytes.
     """
     width, height = image.size
-    if width * height > PIXELS_PER_BYTE * size:
+    most = size * DEFLATED * 8 // PNG_BITS.get(image.mode, 1) if image.format == "PNG" else size * PIXELS_PER_BYTE
+    if width * height > most:
         raise DataError(f"{name}: its header says {width}x{height} pixels, more than {size:,} bytes can hold; is it complete?")
 
 

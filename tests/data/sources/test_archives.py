@@ -133,6 +133,13 @@ def test_links_and_passwords_are_refused(tmp_path: Path) -> None:
     assert "secret.txt is encrypted" in refusal(tmp_path / "secret.zip", tmp_path / "scratch")
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_a_zip_could_unpack_without_a_bound_is_refused(kind: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", kind) as archive:
+        archive.writestr("a.txt", b"first")
+    assert "a.txt is packed with bzip2, LZMA or the like, not deflated; unpack" in refusal(tmp_path / "set.zip", tmp_path / "scratch")
+
+
 @pytest.mark.parametrize("suffix", [".zip", ".rar", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])
 @pytest.mark.parametrize("content", [b"", b"no archive at all", os.urandom(3000)])
 def test_what_is_no_archive_is_refused_by_name(suffix: str, content: bytes, tmp_path: Path) -> None:

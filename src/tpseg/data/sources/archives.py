@@ -29,6 +29,8 @@ RATIO = 100
 """An archive or a member that unpacks to more than so many times its size is a bomb, not a data set."""
 UNSUSPECTED = 10_000_000
 """Bytes that may come of any archive or member: small text and empty masks shrink a thousandfold."""
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""How a zip may pack its members: zipfile unpacks the other ways (bzip2, LZMA) at once, to whatever size comes of it."""
 DAMAGED = (
     zipfile.BadZipFile, rarfile.Error, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error,
     EOFError, OSError, ValueError, IndexError, OverflowError, MemoryError,
@@ -59,7 +61,7 @@ class _Listed:
     packed: int
     checksum: int | None
     fault: str
-    """'a link', 'encrypted', or '' for a plain file."""
+    """'a link', 'encrypted', how it is packed if it may not be, or '' for a plain file."""
     open: Callable[[], IO[bytes]]
 
 
@@ -142,6 +144,8 @@ def _zip(path: Path, shown: str, stack: ExitStack, scratch: Callable[[], Path], 
         if info.is_dir():
             continue
         fault = "a link" if stat.S_ISLNK(info.external_attr >> 16) else "encrypted" if info.flag_bits & 1 else ""
+        if not fault and info.compress_type not in BOUNDED:
+            fault = "packed with bzip2, LZMA or the like, not deflated"
         yield _Listed(info.filename, info.file_size, info.compress_size, info.CRC, fault, lambda info=info: archive.open(info))  # type: ignore[misc]
 
 

