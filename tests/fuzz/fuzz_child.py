@@ -116,7 +116,8 @@ def status(process: str, key: str) -> int:
 def peak() -> int:
     """Most memory that this process, or that of the decoders, has had."""
     decoder = decoders()._process
-    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, status(str(decoder.pid), "VmHWM") if decoder else 0)
+    own = status("self", "VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts in the latter what the parent had
+    return max(own, status(str(decoder.pid), "VmHWM") if decoder else 0)
 
 
 def used() -> float:
