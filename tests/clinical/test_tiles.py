@@ -101,7 +101,7 @@ def test_of_a_large_frame_a_small_picture_is_kept_to_look_at(tmp_path: Path) -> 
 
 
 CHILD = """
-import resource, sys
+import re, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from miniature import TRUNK
@@ -111,11 +111,12 @@ TRUNK_SIZES["tiny"] = TRUNK
 segmenter = Segmenter(sys.argv[2], device="cpu")
 for image in sys.argv[4:]:
     print(*predict_files(segmenter, [Path(image)], ["bright_disc"], Path(sys.argv[3]), tile=600), file=sys.stderr)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(int(re.search("VmHWM:\\s*([0-9]+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process alone is asked of /proc")
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_a_large_image_takes_bytes_a_pixel_not_floats(trained: Path, tmp_path: Path, suffix: str) -> None:
     """Of 30 million grey pixels more: decoded (of the TIFF a part), as a mask, and once again as the PNG that is written."""
@@ -134,4 +135,4 @@ def test_a_large_image_takes_bytes_a_pixel_not_floats(trained: Path, tmp_path: P
     with Image.open(tmp_path / "out" / "6000.png") as mask:
         assert mask.size == (width, 6000)
     added = (heights[1] - heights[0]) * width / 2**20
-    assert after - before < 4.5 * added  # 3 to 4 bytes; one array of floats beside them would make it 7
+    assert 0 < after - before < 4.5 * added  # 3 to 4 bytes; one array of floats beside them would make it 7
