@@ -55,7 +55,7 @@ def test_a_preset_loads_and_can_be_trained(name: str) -> None:
 
 
 def test_default_is_the_defaults() -> None:
-    """AdamW 5e-4, warm-up and cosine, bf16 where there is, clip 1.0, frozen Hiera-L at 512 px (design §3.8)."""
+    """AdamW 5e-4, warm-up and cosine, bf16 where there is, clip 1.0, frozen Hiera-L at 512 px."""
     config = load_config(["default"])
     assert config == Config() == load_config()
     model, training = config.model, config.training

@@ -516,8 +516,11 @@ def test_two_models_grown_from_one_parent_merge(trained, grown, newcomers, discs
         run("add-task", trained, "--data", newcomers, "--task", "green_disc", "--out", sister, "--from", "bright_disc", "--steps", 2)[0]
         == 0
     )
+    (sister / "model" / "trust.json").write_text("{}")
     code, said, _ = run("merge", grown, sister, "--out", tmp_path / "merged")
     assert code == 0
+    assert f"{sister} is calibrated; this model is another and is not" in " ".join(said.split())
+    (sister / "model" / "trust.json").unlink()
     assert "with green_disc" in said
     merged = load_model(tmp_path / "merged")
     assert merged.tasks.names == [*OLD, "blue_disc", "green_disc"]

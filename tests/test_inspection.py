@@ -21,7 +21,7 @@ def shown(content):
 
 
 def test_hiera_large_has_the_papers_numbers():
-    """212,149,296 in the trunk, 3,373,056 in one route, at most 3.38 M for one more task (issue 2, acceptance 2)."""
+    """212,149,296 in the trunk, 3,373,056 in one route, at most 3.38 M for one more task."""
     content = describe("paper", tasks=8)
     numbers = content["parameters"]
     assert numbers["trunk"] == 212_149_296

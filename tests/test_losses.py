@@ -1,4 +1,4 @@
-"""The loss of design §3.7: ½·Dice + ½·boundary-weighted BCE per output, by hand on small masks."""
+"""The loss: ½·Dice + ½·boundary-weighted BCE per output, by hand on small masks."""
 
 from __future__ import annotations
 

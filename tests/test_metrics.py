@@ -11,8 +11,8 @@ from monai.metrics import DiceMetric, MeanIoU, compute_average_surface_distance,
 from tpseg.errors import DataError, UsageError
 from tpseg.metrics import (
     PROTOCOLS,
-    bootstrap_interval,
     bootstrap_sums,
+    percentile_interval,
     resolve_protocols,
     score_image,
     surface_distances,
@@ -21,6 +21,10 @@ from tpseg.metrics import (
 
 EMPTY, FULL = np.zeros((2, 2)), np.ones((2, 2))
 TINY = 1e-4  # what a smooth of 1e-5 may add to a 2x2 map
+
+
+def bootstrap_interval(rows, statistic, clusters=None, resamples=1000, seed=0, level=0.95):
+    return percentile_interval(statistic(bootstrap_sums(rows, clusters, resamples, seed)), level)
 
 
 def score(probability, truth, input_size=2):

@@ -81,7 +81,15 @@ def test_other_versions_are_listed_and_the_run_is_repeated_all_the_same(run, tmp
 
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
-    [(("run",), {}, "does not say how the run was conducted"), (("run", "from_model"), True, "was grown from another model")],
+    [
+        (("run",), {}, "does not say how the run was conducted"),
+        (("run",), {"settings": {}, "devices": 1, "nodes": 1}, "does not say how the run was conducted"),
+        (("machine",), {}, "does not say how the run was conducted"),
+        (("machine", "threads"), -3, "does not say how the run was conducted .threads: -3"),
+        (("versions",), "new", "does not say how the run was conducted"),
+        (("data",), [], "does not say how the run was conducted"),
+        (("run", "from_model"), True, "was grown from another model"),
+    ],
 )
 def test_what_cannot_be_repeated_is_refused(run, tmp_path, keys, value, message):
     shutil.copytree(run, tmp_path / "run")

@@ -92,10 +92,12 @@ def test_provenance_names_data_versions_seed_metrics_and_command(trained, discs)
 def test_provenance_names_neither_user_nor_host(discs, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/alice")
     monkeypatch.setattr("platform.node", lambda: "wonderland")
-    monkeypatch.setattr("sys.argv", ["/home/alice/bin/tpseg", "train", "--data", "/home/alice/discs/tasks.yaml"])
+    monkeypatch.setattr(
+        "sys.argv", ["/home/alice/bin/tpseg", "train", "--data", "/home/alice/discs/tasks.yaml", "--config=/home/alice/s.yaml"]
+    )
     model = train_miniature(discs, tmp_path / "run", steps=1) / "model"
     text = (model / "provenance.json").read_text() + (model / "data.csv").read_text()
-    assert "tpseg train --data" in text
+    assert "tpseg train --data tasks.yaml --config=s.yaml" in text
     assert "alice" not in text
     assert "wonderland" not in text
 

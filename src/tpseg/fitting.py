@@ -34,9 +34,12 @@ def advice(module: LesionModule, trainer: lightning.Trainer, config: Config, pro
     trunk = module.model.trunk
     if trunk is not None and not trunk.checkpointing:
         trunk.checkpointing = True
-        if try_step(module, trainer, config, share):
+        try:
+            fits_recomputing = try_step(module, trainer, config, share)
+        finally:
+            trunk.checkpointing = False
+        if fits_recomputing:
             found.append(f"a batch of {batch} fits with --training.checkpointing true, tried just now too (about a third more time)")
-        trunk.checkpointing = False
     if not found:
         return "not even one image at a time fits: take a smaller model.image_size or model.trunk, or a machine with more memory"
     return "; or ".join(found)

@@ -40,7 +40,7 @@ def soft_dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def segmentation_loss(supervised: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """½·Dice + ½·boundary-weighted BCE per sample, summed over all supervised outputs with equal weight (design §3.7).
+    """½·Dice + ½·boundary-weighted BCE per sample, summed over all supervised outputs with equal weight.
 
     supervised: logits (B, 1, H, W) each; mask (B, 1, H, W) float in {0, 1}; returns (B,).
     """

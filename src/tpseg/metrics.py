@@ -222,7 +222,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     )
 }
-"""The definitions in use, by name; see design §5."""
+"""The definitions in use, by name."""
 
 
 def resolve_protocols(choice: str) -> list[str]:
@@ -261,19 +261,3 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
         return np.nan, np.nan
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def bootstrap_interval(
-    rows: np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray],
-    clusters: Sequence[str] | None = None,
-    resamples: int = 1000,
-    seed: int | Sequence[int] = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic of sums over images, (low, high).
-
-    rows (n, k) are the summands, `statistic` takes sums (resamples, k) to values (resamples,); for a mean the summands
-    are (value, 1) and the statistic is their ratio. Clusters as in `bootstrap_sums`.
-    """
-    return percentile_interval(statistic(bootstrap_sums(rows, clusters, resamples, seed)), level)

@@ -50,7 +50,7 @@ def circumstances() -> dict[str, Any]:
     """When, how and on what: date, command, versions and machine, which are said of everything that is made."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(Path(word).name if Path(word).is_absolute() else word for word in sys.argv),
+        "command": " ".join(without_folders(word) for word in sys.argv),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "machine": {
             "system": platform.system(),
@@ -59,3 +59,9 @@ def circumstances() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
         },
     }
+
+
+def without_folders(word: str) -> str:
+    """A word of a command whose absolute path, also one after `--option=`, is its last name: folders tell of users and machines."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return option + equals + (Path(value).name if Path(value).is_absolute() else value)

@@ -24,6 +24,9 @@ from tpseg.provenance import circumstances
 from tpseg.run_folder import read_settings
 from tpseg.training import resolve_precision, train
 
+MOST_THREADS = 1024
+"""That a provenance may ask for."""
+
 
 @dataclass(frozen=True)
 class Reproduction:
@@ -83,9 +86,14 @@ def reproduce(source: Path, data: Path | None = None, out: Path | None = None, b
     try:
         conducted, then_data, seed = provenance["run"], provenance["data"], provenance["seed"]
         settings, devices, nodes = conducted["settings"], int(conducted["devices"]), int(conducted["nodes"])
+        tasks, steps, strategy, sha256 = conducted["tasks"], conducted["steps"], conducted["strategy"], then_data["sha256"]
+        threads = int(provenance["machine"]["threads"])
+        then = {**provenance["versions"], **provenance["machine"], "precision": conducted["precision"]}
+        if not 1 <= threads <= MOST_THREADS:
+            raise ValueError(f"threads: {threads}")
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
-            f"{folder}/provenance.json: does not say how the run was conducted (key {error}): it was written by an older tpseg, or the "
+            f"{folder}/provenance.json: does not say how the run was conducted ({error}): it was written by an older tpseg, or the "
             "model was made from others; a run that this tpseg trains can be repeated"
         ) from error
     if conducted.get("from_model"):
@@ -96,17 +104,16 @@ def reproduce(source: Path, data: Path | None = None, out: Path | None = None, b
     if config.training.seed != seed:
         raise DataError(f"{folder}/provenance.json: its seed is {seed}, its settings' {config.training.seed}; the file was changed")
     place = data or _place_of_data(run)
-    tasks = conducted["tasks"]
     dataset = read_dataset(place) if tasks is None else read_dataset(place).only(tasks)
-    check_data(dataset, then_data["sha256"], read_data_record(folder / RECORD))
-    differences = compare_circumstances(provenance, resolve_precision(config.training.precision))
+    check_data(dataset, sha256, read_data_record(folder / RECORD))
+    differences = compare_circumstances(then, resolve_precision(config.training.precision))
     again = out or run.with_name(f"{run.name}-again")
     before = torch.get_num_threads()
-    torch.set_num_threads(provenance["machine"]["threads"])  # sums are added in another order by more of them
+    torch.set_num_threads(threads)  # sums are added in another order by more of them
     try:
         train(
-            config, place, again, steps=conducted["steps"], tasks=tasks, bar=bar, devices=str(devices) if devices > 1 else None,
-            strategy=conducted["strategy"],
+            config, place, again, steps=steps, tasks=tasks, bar=bar, devices=str(devices) if devices > 1 else None,
+            strategy=strategy,
         )  # fmt: skip
     finally:
         torch.set_num_threads(before)
@@ -135,10 +142,9 @@ def check_data(dataset: DataSet, wanted: str, record: str) -> None:
     )
 
 
-def compare_circumstances(provenance: Mapping[str, Any], precision: str) -> dict[str, tuple[Any, Any]]:
-    """Versions, machine and precision that are others than then: with them bits may differ."""
+def compare_circumstances(then: Mapping[str, Any], precision: str) -> dict[str, tuple[Any, Any]]:
+    """Versions, machine and precision that are others than `then`: with them bits may differ."""
     here = circumstances()
-    then = {**provenance["versions"], **provenance["machine"], "precision": provenance["run"]["precision"]}
     now = {**here["versions"], **here["machine"], "threads": then["threads"], "precision": precision}  # as many threads as then
     return {name: (then.get(name), value) for name, value in now.items() if then.get(name) != value}
 

@@ -267,7 +267,7 @@ def workers() -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*")  # Ray's own, of itself
 def test_a_worker_killed_midway_costs_no_mask_and_doubles_none(cluster, tmp_path):
-    """Issue 4, acceptance 7: two nodes, 500 images, one worker killed: every output present once, none torn."""
+    """Two nodes, 500 images, one worker killed: every output present once, none torn."""
     torch.manual_seed(0)
     model = create(ModelConfig(**SETTINGS["model"]), TaskSet([Task(name) for name in TASKS]))
     model.save_pretrained(tmp_path / "model")

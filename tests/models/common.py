@@ -67,7 +67,7 @@ def predict(model: nn.Module, image: Tensor, task: list[int]) -> Output:
 
 
 def to_meta_name(key: str) -> str:
-    """transformers' name of a trunk tensor to the one in Meta's files (design §3.1)."""
+    """transformers' name of a trunk tensor to the one in Meta's files."""
     key = re.sub(r"^patch_embed\.projection\.", "patch_embed.proj.", key)
     key = re.sub(r"\.layer_norm([12])\.", r".norm\1.", key)
     return key.replace(".mlp.proj_in.", ".mlp.layers.0.").replace(".mlp.proj_out.", ".mlp.layers.1.")

@@ -96,6 +96,14 @@ def test_what_cannot_be_calibrated_says_so(discs, tmp_path):
     assert load_or_none(tmp_path) is None
 
 
+def test_one_training_image_is_refused_in_a_sentence(run, discs, tmp_path):
+    data = read_dataset(discs)
+    first = next(case for case in data.cases if case.split == "train")
+    few = DataSet(data.source, data.tasks, (first, *(case for case in data.cases if case.split != "train")))
+    with pytest.raises(DataError, match="one training image; calibrating compares images with each other"):
+        calibrate(str(run), few, tmp_path)
+
+
 def load_or_none(folder: Path) -> Trust | None:
     return load_trust(folder) if (folder / "trust.json").exists() else None
 

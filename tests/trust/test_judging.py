@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tpseg.tasks import Task, TaskSet
-from tpseg.trust.judging import Judgement, judge, judge_together
+from tpseg.trust.judging import Judgement, judge_together
 from tpseg.trust.outliers import Outliers
 from tpseg.trust.recognition import Recognition
 from tpseg.trust.record import Trust
@@ -23,7 +23,7 @@ TRUST = Trust(
 
 
 def test_the_most_likely_task_comes_first():
-    (found,) = judge(TRUST, torch.tensor([[5.8]]))  # the point 9.6
+    found = judge_together(TRUST, torch.tensor([[5.8]]))  # the point 9.6
     assert [task for task, _ in found.ranking] == ["skin_lesion", "breast_lesion"]
     assert found.task == "skin_lesion"
     assert found.probability("skin_lesion") > 0.99
@@ -31,7 +31,7 @@ def test_the_most_likely_task_comes_first():
 
 
 def test_the_wrong_task_is_warned_of_with_modality_and_probability():
-    (found,) = judge(TRUST, torch.tensor([[5.8]]))
+    found = judge_together(TRUST, torch.tensor([[5.8]]))
     assert found.warnings(["breast_lesion"], TASKS) == ["looks like skin_lesion (dermoscopy, 100%), not breast_lesion (ultrasound)"]
     assert found.warnings(["skin_lesion"], TASKS) == []
     assert found.warnings(["breast_lesion", "skin_lesion"], TASKS) == []
@@ -44,7 +44,7 @@ def test_a_task_that_is_about_as_likely_is_not_warned_of():
 
 
 def test_an_outlier_is_said_to_be_one_and_no_task_is_guessed():
-    (found,) = judge(TRUST, torch.tensor([[31.0]]))  # the point 60: 50 from the nearest, 12.5 limits
+    found = judge_together(TRUST, torch.tensor([[31.0]]))  # the point 60: 50 from the nearest, 12.5 limits
     assert found.outlier
     for asked in (["breast_lesion"], ["breast_lesion", "skin_lesion"]):
         assert found.warnings(asked, TASKS) == ["unlike anything the model was trained on (12.5 times the limit); do not rely on its mask"]

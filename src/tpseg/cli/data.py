@@ -72,8 +72,6 @@ def data_prepare(
         group: Your own data: regular expression on a case's name; its first group, or the whole match, is the patient or case.
         window: Your own CT or MR: how grey values become 8 bits: a window's name (lung) or CENTRE,WIDTH.
         axis: Your own volumes: how they are cut into slices: axial, coronal or sagittal.
-        empty_slices: Your own volumes: the share to take of the slices without a lesion, 0 to 1; by default none.
-        channel: Layout nnunet: which of the images of a case to take; by default the first, 0.
         images: Layout folder: the folder of images in the source.
         masks: Layout folder: the folder of masks in the source.
         annotations: Layout coco: the JSON file in the source.

@@ -112,3 +112,4 @@ def merge(first: str, second: str, out: Path, weights: str | None = None) -> Non
     place, added = run(first, second, out, weights)
     out_console.print(f"wrote {place}: {first} with {', '.join(added)}")
     say_uncalibrated(first, out)
+    say_uncalibrated(second, out)

@@ -13,16 +13,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Sam2HieraDetConfig, Sam2HieraDetModel
 from transformers.models.sam2.modeling_sam2 import Sam2MultiScaleAttention
 
-STRIDE = 32
-"""Height and width of the input must be multiples of this."""
-
 Adapt = Callable[[int, Tensor], Tensor]
 """(block b, tokens (B, h, w, C)) -> tokens of the same shape; runs before block b."""
 
 
 @dataclass(frozen=True)
 class TrunkSize:
-    """What distinguishes one Hiera from another (design §3.1)."""
+    """What distinguishes one Hiera from another."""
 
     width: int
     heads: int

@@ -93,6 +93,8 @@ def draw_splits(axes: Axes, history: pd.DataFrame, titles: Mapping[str, str], ke
     for position, (name, title) in enumerate(titles.items()):
         shift = 0.4 * (position / max(len(titles) - 1, 1) - 0.5)
         axes.plot(history["epoch"], history[f"split/{name}"] + shift, label=short(title), **_style(position))
+    splits = history[[f"split/{name}" for name in titles]].to_numpy(dtype=float)
+    axes.set_ylim(splits.min() - 0.5, splits.max() + 0.5)  # every block that is met has its tick
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _finish_curve(axes, history["epoch"], kept)
 

@@ -146,7 +146,10 @@ def check_tasks(segmenter: Segmenter, data: DataSet) -> None:
             f"{data.source}: the model does not know task {', '.join(unknown)} (its tasks: {', '.join(segmenter.tasks.names)}); "
             "take it out of the tasks.yaml"
         )
-    trained = {case.task for case in data.cases if case.split == "train"}
+    images = data.split("train")
+    if len(images) < 2:
+        raise DataError(f"{data.source}: one training image; calibrating compares images with each other: expected two or more")
+    trained = {case.task for case in images}
     missing = [name for name in segmenter.tasks.names if name not in trained]
     if missing:
         raise DataError(

@@ -56,21 +56,10 @@ class Judgement:
         return [f"looks like {found.name} ({found.modality}, {self.ranking[0][1]:.0%}), not {other.name} ({other.modality})"]
 
 
-def judge(trust: Trust, described: Tensor) -> list[Judgement]:
-    """A judgement for each description (N, D) of an image."""
-    points = trust.space(described)
-    probabilities, scores = trust.recognition.probabilities(points), trust.outliers.scores(points)
-    return [_judgement(trust, row, float(score)) for row, score in zip(probabilities, scores, strict=True)]
-
-
 def judge_together(trust: Trust, described: Tensor) -> Judgement:
-    """One judgement of the frames of a scan, (N, D): mean probabilities, and the median of how strange they are."""
+    """One judgement of an image, (1, D), or of the frames of a scan, (N, D): mean probabilities, and the median of how strange they are."""
     points = trust.space(described)
-    strangeness = float(trust.outliers.scores(points).median())
-    return _judgement(trust, trust.recognition.probabilities(points).mean(0), strangeness)
-
-
-def _judgement(trust: Trust, probabilities: Tensor, strangeness: float) -> Judgement:
+    probabilities = trust.recognition.probabilities(points).mean(0)
     order = torch.argsort(probabilities, descending=True, stable=True).tolist()
     ranking = tuple((trust.tasks[one], float(probabilities[one])) for one in order)
-    return Judgement(ranking, strangeness, trust.recognition.doubt)
+    return Judgement(ranking, float(trust.outliers.scores(points).median()), trust.recognition.doubt)
