@@ -9,24 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from miniature import disc, write_discs
+from miniature import disc
 from PIL import Image
 
 from tpseg.cli import main
-from tpseg.data.manifest import read_dataset
 from tpseg.errors import UsageError
 from tpseg.prediction import Segmenter
-from tpseg.trust.calibrate import calibrate
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk_module")
-
-
-@pytest.fixture(scope="module")
-def calibrated(trained: Path, tmp_path_factory: pytest.TempPathFactory, miniature_trunk_module: None) -> Path:
-    folder = tmp_path_factory.mktemp("calibrated")
-    run = shutil.copytree(trained, folder / "run")
-    calibrate(str(run), read_dataset(write_discs(folder / "data", train=20, val=20, test=0)), folder / "out")
-    return run
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from made import write_dicom, write_nifti, write_series
-from miniature import disc, settings_file, write_discs
+from miniature import disc, settings_file
 from PIL import Image
 
 from tpseg.cli import main
-from tpseg.data.manifest import read_dataset
 from tpseg.trust.advice import Adviser
-from tpseg.trust.calibrate import calibrate
 from tpseg.trust.judging import Judgement
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk_module")
@@ -31,14 +28,6 @@ PATIENT = {
 SERIES = "1.2.826.77312"
 MARKERS = [word for text in (*PATIENT.values(), SERIES) for word in text.split("^")]
 Say = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def calibrated(trained: Path, tmp_path_factory: pytest.TempPathFactory, miniature_trunk_module: None) -> Path:
-    folder = tmp_path_factory.mktemp("calibrated")
-    run = shutil.copytree(trained, folder / "run")
-    calibrate(str(run), read_dataset(write_discs(folder / "data", train=20, val=20, test=0)), folder / "out")
-    return run
 
 
 @pytest.fixture
