@@ -13,11 +13,11 @@ from rich.console import Console
 
 from tpseg.cli import main
 from tpseg.data.manifest import Case, read_dataset
+from tpseg.data.predictions import read_predictions
 from tpseg.errors import DataError, UsageError
 from tpseg.evaluation import (
     evaluate_model,
     evaluate_predictions,
-    read_predictions,
     read_rows,
     score_cases,
     summarise,
