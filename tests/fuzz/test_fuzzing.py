@@ -7,7 +7,7 @@ from pathlib import Path
 import fuzz_running
 import pytest
 from fuzz_mutation import mutated
-from fuzz_running import GOOD, fuzz
+from fuzz_running import GOOD, Tally, fuzz
 
 CHEAP = ("zip", "split.csv", "tasks.yaml", "coco", "tasks.json", "trunk.pt")
 """Readers of each kind of file whose inputs take a millisecond or a few."""
@@ -36,16 +36,18 @@ FAULTS = {
     "death": ("__import__('os').abort()", "died(-6)"),
     "hang": ("__import__('time').sleep(1000)", "hang"),
 }
+FIRST = 2
+"""Number of the input at which the first fault happens; the others follow it."""
 
 
-def broken_child(folder: Path, start: str, code: str) -> Path:
+def broken_child(folder: Path, faults: dict[str, str]) -> Path:
     """A fuzz_child.py whose reader of data.csv does something else with files whose names begin so."""
     text = Path(fuzz_running.CHILD).read_text()
     here = f"HERE = Path({str(Path(fuzz_running.CHILD).parent)!r})\n"
+    cases = "".join(f"    if path.name.startswith({start!r}):\n        {code}\n" for start, code in faults.items())
     broken = f"""
 def broken(path, around):
-    if path.name.startswith({start!r}):
-        {code}
+{cases}
 fuzz_targets.TARGETS['data.csv'] = fuzz_targets.Target(fuzz_targets.seeds.record, broken, 'csv')
 from tpseg.errors import DataError
 """
@@ -54,17 +56,31 @@ from tpseg.errors import DataError
     return child
 
 
+@pytest.fixture(scope="module")
+def tally_of_faults(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tally, Path]:
+    """One run in which every fault happens once, and its folder."""
+    folder = tmp_path_factory.mktemp("faults")
+    faults = {f"{number}.": code for number, (code, _) in enumerate(FAULTS.values(), FIRST)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fuzz_running, "CHILD", broken_child(folder, faults))
+        patch.setattr(fuzz_running, "SECONDS", 1)
+        return fuzz("data.csv", folder / "work", FIRST + len(FAULTS) + 3, None), folder / "work"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_harness_sees_each_fault(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, outcome = FAULTS[fault]
-    monkeypatch.setattr(fuzz_running, "CHILD", broken_child(tmp_path, "3.", code))
-    monkeypatch.setattr(fuzz_running, "SECONDS", 1)
-    tally = fuzz("data.csv", tmp_path / "work", 6, None)
-    assert tally.outcomes[outcome] == 1, tally
-    assert tally.inputs == 6
-    assert list(tally.bad) == ["3"]
-    assert any((tmp_path / "work" / "findings").iterdir())
+def test_the_harness_sees_each_fault(fault: str, tally_of_faults: tuple[Tally, Path]) -> None:
+    tally, folder = tally_of_faults
+    number = FIRST + list(FAULTS).index(fault)
+    assert tally.bad[str(number)] == FAULTS[fault][1], tally
+    assert any((folder / "findings").glob(f"{number}.*"))
+
+
+@pytest.mark.slow
+def test_the_harness_goes_on_after_faults_and_blames_no_other_input(tally_of_faults: tuple[Tally, Path]) -> None:
+    tally, _ = tally_of_faults
+    assert tally.inputs == FIRST + len(FAULTS) + 3
+    assert len(tally.bad) == len(FAULTS)
 
 
 @pytest.mark.slow
@@ -77,7 +93,7 @@ def test_a_target_without_a_seed_to_start_from_stops_the_run(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_seed_that_is_refused_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is made from it would be refused for the same fault, and the reader hardly tried."""
-    monkeypatch.setattr(fuzz_running, "CHILD", broken_child(tmp_path, "data", "raise DataError('no')"))
+    monkeypatch.setattr(fuzz_running, "CHILD", broken_child(tmp_path, {"data": "raise DataError('no')"}))
     with pytest.raises(RuntimeError, match=r"data\.csv cannot be started from"):
         fuzz("data.csv", tmp_path / "work", 6, None)
 

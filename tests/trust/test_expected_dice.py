@@ -8,7 +8,7 @@ import torch
 from scipy.special import expit, logit
 
 from tpseg.trust.counts import BINS, bin_of, count_logits
-from tpseg.trust.expected_dice import Look, Regression, fit_regression, look, signs, soft_dice, spearman
+from tpseg.trust.expected_dice import Look, Regression, fit_regression, look, middle, signs, soft_dice, spearman
 from tpseg.trust.temperature import NONE, Scaling
 
 SCALING = Scaling(2.0, -0.5)
@@ -33,6 +33,15 @@ def test_it_uses_calibrated_probabilities_and_the_raw_cut():
 
 def test_an_empty_mask_is_expected_to_have_none():
     assert soft_dice(count_logits(torch.tensor([-1.0, -4.0])), NONE) == 0
+
+
+def test_the_middle_is_the_median_logit_of_the_mask():
+    counts = count_logits(torch.tensor([-9.0, -3.0, 0.5, 1.0, 2.0, 6.0, 9.0]))
+    assert middle(counts) == pytest.approx(2.0, abs=1 / 32)
+    assert middle(counts, cut=1.5) == pytest.approx(6.0, abs=1 / 32)
+    assert middle(counts, cut=-4.0) == pytest.approx(1.0, abs=1 / 32)
+    assert middle(counts, cut=10.0) == 10.0
+    assert middle(counts, cut=16.0) == 16.0
 
 
 def test_the_expectation_is_the_mean_over_drawn_truths():
@@ -69,9 +78,11 @@ def test_frames_add_up_weighed_by_their_masks():
 
 def test_a_regression_that_made_the_dice_is_found_again():
     generator = np.random.default_rng(0)
-    found = np.column_stack([generator.normal(0, 1.5, 2000), generator.normal(1, 0.3, 2000), generator.uniform(0, 1, 2000), np.zeros(2000)])
+    found = np.column_stack(
+        [generator.normal(0, 1.5, 2000), generator.normal(1, 0.3, 2000), generator.uniform(0, 1, 2000)] + [np.zeros(2000)] * 2
+    )
     task = generator.integers(0, 2, 2000)
-    true = expit(found @ [1.2, -0.8, 0.5, 0] + np.array([0.3, -0.7])[task])
+    true = expit(found @ [1.2, -0.8, 0.5, 0, 0] + np.array([0.3, -0.7])[task])
     dice = np.clip(true + generator.normal(0, 0.03, 2000), 0, 1)
     one, other = fit_regression(found, dice, task, 2)
     assert one.weights == other.weights
@@ -82,7 +93,7 @@ def test_a_regression_that_made_the_dice_is_found_again():
 
 
 def test_a_task_of_one_image_is_pulled_to_the_others():
-    found, dice = np.zeros((41, 4)), np.array([0.8] * 40 + [0.0])
+    found, dice = np.zeros((41, 5)), np.array([0.8] * 40 + [0.0])
     many, single = fit_regression(found, dice, np.array([0] * 40 + [1]), 2)
     assert many(found[0]) == pytest.approx(0.8, abs=0.02)
     assert 0.3 < single(found[0]) < 0.8
@@ -90,14 +101,14 @@ def test_a_task_of_one_image_is_pulled_to_the_others():
 
 def test_masks_that_are_all_perfect_or_all_wrong_can_be_fitted():
     for value in (0.0, 1.0):
-        (only,) = fit_regression(np.zeros((5, 4)), np.full(5, value), np.zeros(5, int), 1)
+        (only,) = fit_regression(np.zeros((5, 5)), np.full(5, value), np.zeros(5, int), 1)
         assert np.isfinite(only.offset)
-        assert only(np.zeros(4)) == pytest.approx(value, abs=0.15)
+        assert only(np.zeros(5)) == pytest.approx(value, abs=0.15)
 
 
 def test_better_probabilities_are_expected_to_make_a_better_mask():
     sure, unsure = (look(count_logits(torch.tensor([z] * 50 + [-z] * 50)), np.ones((7, 7), bool)) for z in (4.0, 0.3))
-    regression = Regression((1.0, 0.0, 0.0, 0.0), 0.0)
+    regression = Regression((1.0, 0.0, 0.0, 0.0, 0.0), 0.0)
     assert regression(signs(sure, NONE)) > 0.95 > 0.6 > regression(signs(unsure, NONE))
 
 

@@ -1,4 +1,4 @@
-"""The Dice that a mask will have, as far as can be told without the truth: from calibrated probabilities and the mask's shape."""
+"""The Dice that a mask will have, as far as can be told without the truth: from the network's logits and the mask's shape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from tpseg.trust.counts import CENTRES, bin_of
 from tpseg.trust.temperature import Scaling
 
-SIGNS = ("soft", "parts", "largest", "border")
+SIGNS = ("soft", "middle", "parts", "largest", "border")
 """What the regression looks at: the numbers of `signs`, in its order."""
 RIDGE = 1.0
 """Pull of the weights and of the tasks' offsets to 0, in images."""
@@ -68,10 +68,18 @@ def soft_dice(counts: np.ndarray, scaling: Scaling, cut: float = 0.0) -> float:
     return 2 * hit / float(mask.sum() + counts @ probability)
 
 
+def middle(counts: np.ndarray, cut: float = 0.0) -> float:
+    """Median raw logit of the pixels of the mask above a cut; the cut of an empty mask."""
+    cumulated = np.cumsum(counts[bin_of(cut) :])
+    if not cumulated.size or not cumulated[-1]:
+        return cut
+    return float(CENTRES[bin_of(cut) + np.searchsorted(cumulated, cumulated[-1] / 2)])
+
+
 def signs(one: Look, scaling: Scaling, cut: float = 0.0) -> np.ndarray:
-    """What the regression looks at, (4,)."""
+    """What the regression looks at, (5,)."""
     soft = np.clip(soft_dice(one.counts, scaling, cut), 1e-3, 1 - 1e-3)
-    return np.array([logit(soft), np.log1p(one.parts), one.largest, np.log1p(one.border)])
+    return np.array([logit(soft), middle(one.counts, cut), np.log1p(one.parts), one.largest, np.log1p(one.border)])
 
 
 @dataclass(frozen=True)
@@ -84,12 +92,12 @@ class Regression:
     """Of the task."""
 
     def __call__(self, found: np.ndarray) -> float:
-        """Signs (4,) to expected Dice in (0, 1)."""
+        """Signs (5,) to expected Dice in (0, 1)."""
         return float(expit(found @ np.array(self.weights) + self.offset))
 
 
 def fit_regression(found: np.ndarray, dice: np.ndarray, task: np.ndarray, tasks: int) -> list[Regression]:
-    """A regression for each task from signs (N, 4), Dice (N,) and task ids (N,), of all tasks together.
+    """A regression for each task from signs (N, 5), Dice (N,) and task ids (N,), of all tasks together.
 
     Weights are shared and offsets pulled together, for a task may have ten validation images. Newton's method on the
     cross-entropy, which takes Dice as the share of a success.

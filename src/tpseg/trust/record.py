@@ -24,7 +24,7 @@ from tpseg.trust.outliers import Outliers
 from tpseg.trust.recognition import Recognition
 from tpseg.trust.space import Space
 
-FORMAT = 1
+FORMAT = 2
 JSON, TENSORS = "trust.json", "trust.safetensors"
 MOST_BYTES = 256 * 1024 * 1024
 """Of trust.safetensors: eight tasks take one megabyte."""
