@@ -171,7 +171,7 @@ def test_a_shift_moves_each_task_by_its_own_cut():
 
 
 def test_the_last_step_empties_small_masks_and_undoes_the_shift():
-    confidence = Confidence(Scaling(1.0, 1.0), Threshold(), Regression((0.0,) * 4, 0.0), 1, 0, False)
+    confidence = Confidence(Scaling(1.0, 1.0), Threshold(), Regression((0.0,) * 5, 0.0), 1, 0, False)
     finish = Finish({"a": Threshold(1.0, 0.5)}, {})
     small = np.array([[True, False], [False, False]])
     assert not finish("a", small, None)[0].any()

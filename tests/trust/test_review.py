@@ -19,7 +19,7 @@ from tpseg.trust.review import COLUMNS, Reviewer, caught_interval, review_curve,
 from tpseg.trust.temperature import Scaling
 from tpseg.trust.thresholds import Threshold
 
-SOFT = Confidence(Scaling(), Threshold(-1.0, 0.1), Regression((1.0, 0, 0, 0), 0), images=5, lesion_free=0, augmented=False)
+SOFT = Confidence(Scaling(), Threshold(-1.0, 0.1), Regression((1.0, 0, 0, 0, 0), 0), images=5, lesion_free=0, augmented=False)
 CONFIDENCE = {"lesion": SOFT}
 
 

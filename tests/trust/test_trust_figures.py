@@ -14,7 +14,7 @@ from tpseg.trust.stated import expected_and_true, state_confidence
 from tpseg.trust.temperature import Scaling
 from tpseg.trust.thresholds import Threshold
 
-CONFIDENCE = {"a": Confidence(Scaling(2.0), Threshold(), Regression((1.0, 0, 0, 0), 0.0), 3, 0, False)}
+CONFIDENCE = {"a": Confidence(Scaling(2.0), Threshold(), Regression((1.0, 0, 0, 0, 0), 0.0), 3, 0, False)}
 TITLES = {"a": "A $lesion$"}
 
 

@@ -15,7 +15,7 @@ from tpseg.trust.temperature import Scaling
 
 SIGNS = ("soft", "middle", "parts", "largest", "border")
 """What the regression looks at: the numbers of `signs`, in its order."""
-RIDGE = 1.0
+RIDGE = 0.3
 """Pull of the weights and of the tasks' offsets to 0, in images."""
 NEWTON = 25
 
