@@ -13,12 +13,6 @@ CHEAP = ("zip", "split.csv", "tasks.yaml", "coco", "tasks.json", "trunk.pt")
 """Readers of each kind of file whose inputs take a millisecond or a few."""
 
 
-@pytest.fixture(autouse=True)
-def paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("clinical", ""):
-        monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / folder))
-
-
 @pytest.mark.parametrize("kind", ["bytes", "png", "json", "yaml", "csv"])
 def test_an_input_is_made_from_its_number_alone(kind: str) -> None:
     whole = b'{"a": [1, "b"], "c": {"d": null}}' if kind == "json" else b"a: [1, b]\n" if kind == "yaml" else b"a,b\n1,2\n"
