@@ -24,7 +24,15 @@ def test_the_command_that_goes_on(monkeypatch, words, said):
 
 
 @pytest.mark.parametrize(("limit", "fits"), [(7, 4), (4, 4), (3, 2), (1, 1), (0, 0)])
-def test_of_halved_batches_the_largest_that_fits_is_found_from_below(limit, fits):
+def test_of_the_parts_of_a_batch_the_largest_that_fits_is_found_from_below(limit, fits):
     tried: list[int] = []
     assert largest_that_fits(lambda images: (tried.append(images), images <= limit)[1], 8) == fits
     assert tried == [images for images in (1, 2, 4) if images <= 2 * limit or images == 1]  # 8 did not fit: that is how it began
+
+
+@pytest.mark.parametrize(("asked", "tried"), [(12, [1, 2, 3, 4, 6]), (7, [1]), (1, [])])
+def test_only_what_divides_the_batch_is_tried_so_that_a_step_keeps_its_images(asked, tried):
+    """Four passes of 2 images would make 8 of 7."""
+    seen: list[int] = []
+    assert largest_that_fits(lambda images: seen.append(images) is None, asked) == (tried or [0])[-1]
+    assert seen == tried

@@ -142,6 +142,20 @@ def test_the_gate_temperature_falls_linearly_from_1_to_0_3(discs, tmp_path, monk
     assert seen == pytest.approx([1.0, 0.86, 0.72, 0.58, 0.44, 0.3])  # 2 epochs of 12 images in batches of 4
 
 
+def test_two_passes_of_four_images_move_the_prototypes_as_one_of_eight(discs, tmp_path):
+    """Weights that stay where they are, so that only the prototypes' own rule is compared; 12 images are one step of 8 an epoch."""
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 2}
+    one, two = (
+        checkpoint(train_miniature(discs, tmp_path / str(batch), training=still | {"batch_size": batch, "accumulate": 8 // batch}))
+        for batch in (8, 4)
+    )
+    assert one["global_step"] == two["global_step"] == 2
+    moved = {key: value for key, value in one["state_dict"].items() if key.endswith("prototypes")}
+    assert len(moved) == 3
+    for key, value in moved.items():
+        assert_close(two["state_dict"][key], value, rtol=0, atol=1e-5)
+
+
 # How long it trains
 
 

@@ -150,7 +150,7 @@ class TrainingConfig:
     batch_size: int = 8
     """Images in a forward pass, of mixed tasks; over all devices."""
     accumulate: int = 1
-    """Forward passes that share an optimiser step."""
+    """Forward passes that share an optimiser step: half the batch twice is as good as the whole, with less memory."""
     clip: float = 1.0
     """Largest gradient norm; 0 turns clipping off."""
     precision: Literal["auto", "32", "bf16"] = "auto"

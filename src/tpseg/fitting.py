@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,7 +25,7 @@ def advice(module: LesionModule, trainer: lightning.Trainer, config: Config, pro
     fits = largest_that_fits(lambda images: try_step(module, trainer, config, images), share)
     found = []
     if fits:
-        same = math.ceil(batch * accumulate / (fits * processes))
+        same = batch * accumulate // (fits * processes)
         found.append(
             f"a batch of {fits * processes} fits, tried just now: --training.batch_size {fits * processes} --training.accumulate {same} "
             "(as many images in an optimiser step)"
@@ -46,14 +45,15 @@ def advice(module: LesionModule, trainer: lightning.Trainer, config: Config, pro
 
 
 def largest_that_fits(fits: Callable[[int], bool], asked: int) -> int:
-    """The largest of asked/2, asked/4, ... down to 1 that fits; 0 if none does.
+    """The largest part of what was asked that divides it and fits, so that accumulated passes come to the same; 0 if none does.
 
     Tried from the smallest on: what does not fit leaves a heap in pieces, in which less fits than before, and may wake the
     system's own killer.
     """
     found = 0
-    for halvings in reversed(range(1, asked.bit_length())):
-        images = asked >> halvings
+    for images in range(1, asked // 2 + 1):
+        if asked % images:
+            continue
         if not fits(images):
             break
         found = images

@@ -77,11 +77,15 @@ class LesionModule(lightning.LightningModule):
         loss = losses.sum() / (images / self.trainer.world_size)  # the mean of all processes' is the batch's mean
         mean = add_up(losses.detach().sum()) / images
         self.watched = Watched(self.global_step, batch.files, losses.detach(), mean)
-        self.model.update_prototypes(output, batch.mask, batch.task)
+        self.model.observe(output, batch.mask, batch.task)
         self.epoch_loss = self.epoch_loss.to(mean.device) + mean * images
         self.epoch_images += images
         self.log("train/loss_step", mean, batch_size=images, on_step=True, on_epoch=False)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Once for all forward passes that share the step: they move the prototypes as one pass over all of their images would."""
+        self.model.move_prototypes()
 
     def batch_images(self) -> int:
         """Images of a training batch, over all processes."""

@@ -64,10 +64,11 @@ def loaders(
     if missing:
         raise DataError(f"{data.source}: no training case for task {', '.join(missing)}; add cases with split 'train' or remove the task")
     sampler = TrainingSampler(train.task_ids, config.training.seed, config.sampling.balance, config.sampling.epoch_images)
+    share = share_of_training(sampler, batch, config.training.accumulate, rank, processes)
     common: dict[str, Any] = {"collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0}
     common["worker_init_fn"] = leave_signals_to_parent
     return (
-        DataLoader(train, batch_size=batch // processes, sampler=share_of_training(sampler, batch, rank, processes), **common),
+        DataLoader(train, batch_size=batch // processes, sampler=share, **common),
         DataLoader(val, batch_size=batch // processes, sampler=share_of_validation(len(val), rank, processes), **common),
     )
 

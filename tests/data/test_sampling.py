@@ -74,7 +74,7 @@ def batches(draws, size):
 def test_the_processes_batches_are_together_the_batches_of_one(processes, balance):
     """100 draws in batches of 8: 12 whole batches, whoever draws them; the 4 that are left over come in none."""
     alone = batches(epoch(TrainingSampler(UNBALANCED, 3, balance), 2), 8)[:12]
-    shares = [share_of_training(TrainingSampler(UNBALANCED, 3, balance), 8, rank, processes) for rank in range(processes)]
+    shares = [share_of_training(TrainingSampler(UNBALANCED, 3, balance), 8, 1, rank, processes) for rank in range(processes)]
     locals_ = [batches(epoch(share, 2), 8 // processes) for share in shares]
     assert [len(share) for share in shares] == [96 // processes] * processes
     for number, batch in enumerate(alone):
@@ -83,14 +83,23 @@ def test_the_processes_batches_are_together_the_batches_of_one(processes, balanc
 
 
 def test_an_epoch_of_less_than_a_batch_is_one_batch_shared_as_it_comes():
-    shares = [share_of_training(TrainingSampler(UNBALANCED, 0, True, draws=5), 8, rank, 4) for rank in range(4)]
+    shares = [share_of_training(TrainingSampler(UNBALANCED, 0, True, draws=5), 8, 1, rank, 4) for rank in range(4)]
     assert [len(share) for share in shares] == [len(list(share)) for share in shares] == [2, 1, 1, 1]
     assert len({draw.seed for share in shares for draw in share}) == 5
 
 
+@pytest.mark.parametrize(("draws", "batches_drawn"), [(100, 24), (17, 4), (15, 3), (3, 1)])
+def test_an_epoch_is_whole_steps_of_several_batches(draws, batches_drawn):
+    """Steps of 4 batches of 4: of 100 draws 96, as with one batch of 16; for less than a step whole batches, else what there is."""
+    share = share_of_training(TrainingSampler(UNBALANCED, 0, True, draws=draws), 4, 4, 0, 1)
+    assert len(batches(list(share), 4)) == batches_drawn
+    whole = share_of_training(TrainingSampler(UNBALANCED, 0, True, draws=draws), 16, 1, 0, 1)
+    assert draws < 16 or list(share) == list(whole)
+
+
 def test_fewer_images_than_processes_are_refused():
     with pytest.raises(UsageError, match="4 processes would share 3 training images"):
-        share_of_training(TrainingSampler([0, 0, 1], 0, True), 8, 0, 4)
+        share_of_training(TrainingSampler([0, 0, 1], 0, True), 8, 1, 0, 4)
 
 
 @pytest.mark.parametrize(("images", "processes"), [(7, 1), (7, 2), (8, 4), (5, 4), (2, 4)])

@@ -100,7 +100,8 @@ def test_saving_again_replaces_the_folder(tmp_path: Path) -> None:
 
 def test_hardened_gate_temperature_and_prototypes_survive(tmp_path: Path) -> None:
     model = miniature_model()
-    model.update_prototypes(model(noise(1, 3, 64, 64), torch.tensor([1])), (noise(1, 1, 64, 64) > 0).float(), torch.tensor([1]))
+    model.observe(model(noise(1, 3, 64, 64), torch.tensor([1])), (noise(1, 1, 64, 64) > 0).float(), torch.tensor([1]))
+    model.move_prototypes()
     model.set_gate_temperature(0.3)
     model.harden()
     model.save_pretrained(tmp_path / "model")

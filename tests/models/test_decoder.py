@@ -54,7 +54,8 @@ def test_only_pgtds_have_prototypes_to_update() -> None:
     chain = decoder((3, 1))
     before = {name: step.memory.prototypes.clone() for name, step in chain.pgtds()}
     _, steps = chain(FEATURES, TASK, Routing.of(TASK, 3))
-    chain.update_prototypes(steps, (noise(2, 1, 128, 192) > 0).float(), TASK)
+    chain.observe(steps, (noise(2, 1, 128, 192) > 0).float(), TASK)
+    chain.move_prototypes()
     for name, step in chain.pgtds():
         moved = (step.memory.prototypes != before[name]).flatten(1).any(1)
         assert moved.tolist() == [False, True, True]

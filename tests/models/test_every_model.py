@@ -156,7 +156,8 @@ def test_bfloat16_stays_finite_and_near_float32(make: Callable[..., LesionModel]
     exact = predict(model, image, [0, 1]).logits
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(image, task)
-        model.update_prototypes(output, (noise(2, 1, 64, 64) > 0).float(), task)
+        model.observe(output, (noise(2, 1, 64, 64) > 0).float(), task)
+        model.move_prototypes()
     assert output.logits.dtype == torch.float32
     segmentation_loss(output.supervised, torch.ones(2, 1, 64, 64)).mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
@@ -167,7 +168,8 @@ def test_bfloat16_stays_finite_and_near_float32(make: Callable[..., LesionModel]
 def test_saving_and_loading_gives_the_same_outputs_bit_for_bit(make: Callable[..., LesionModel], tmp_path: Path) -> None:
     model, image = make(), noise(2, 3, 64, 64)
     output = model(image, torch.tensor([0, 2]))
-    model.update_prototypes(output, (noise(2, 1, 64, 64) > 0).float(), torch.tensor([0, 2]))
+    model.observe(output, (noise(2, 1, 64, 64) > 0).float(), torch.tensor([0, 2]))
+    model.move_prototypes()
     model.set_gate_temperature(0.37)
     save_model(model, tmp_path / "model")
     loaded = load_model(tmp_path / "model")

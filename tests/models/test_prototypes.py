@@ -33,6 +33,12 @@ def memory(tasks: int = 2, width: int = 2, momentum: float = 0.9) -> PrototypeMe
     return PrototypeMemory(tasks, width, momentum)
 
 
+def update(bank: PrototypeMemory, features: Tensor, mask: Tensor, task: Tensor) -> None:
+    """A step of one forward pass."""
+    bank.observe(features, mask, task)
+    bank.move()
+
+
 def assert_unit(prototypes: Tensor) -> None:
     torch.testing.assert_close(prototypes.norm(dim=-1), torch.ones(prototypes.shape[:-1]))
 
@@ -111,7 +117,7 @@ def test_a_lesion_smaller_than_a_cell_moves_its_prototype() -> None:
     features[:, 0] = 1
     features[0, :, 1, 1] = torch.tensor([0.0, 7.0])
     bank = memory(momentum=0.0)
-    bank.update(features, mask, torch.tensor([0]))
+    update(bank, features, mask, torch.tensor([0]))
     torch.testing.assert_close(bank.prototypes[0, 0], torch.tensor([0.0, 1.0]))
 
 
@@ -120,7 +126,7 @@ def test_the_mean_is_of_the_features_themselves() -> None:
     features = two_vectors((3, 0), (-1, 0))
     features[0, :, :2, :4] = torch.tensor([0.0, 4.0])[:, None, None]
     bank = memory(momentum=0.0)
-    bank.update(features, halves(), torch.tensor([0]))
+    update(bank, features, halves(), torch.tensor([0]))
     torch.testing.assert_close(bank.prototypes[0, 0], torch.tensor([0.6, 0.8]))
 
 
@@ -131,7 +137,7 @@ def test_pixels_outside_the_image_are_neither_lesion_nor_background() -> None:
     mask[mask == 1] = -1
     bank = memory(momentum=0.0)
     before = bank.prototypes.clone()
-    bank.update(features, mask, torch.tensor([0]))
+    update(bank, features, mask, torch.tensor([0]))
     torch.testing.assert_close(bank.prototypes[0, 0], before[0, 0])
     torch.testing.assert_close(bank.prototypes[0, 1], torch.tensor([0.0, 1.0]))
 
@@ -143,7 +149,7 @@ def test_the_moving_average_by_hand() -> None:
     """P_fg = (1, 0) and f̄ = (0, 1) give (0.9, 0.1) / √0.82; P_bg = (0, 1) and f̄ = (−1, 0) give (−0.1, 0.9) / √0.82."""
     bank = memory()
     bank.prototypes[1] = torch.eye(2)
-    bank.update(two_vectors((0, 3), (-2, 0)), halves(), torch.tensor([1]))
+    update(bank, two_vectors((0, 3), (-2, 0)), halves(), torch.tensor([1]))
     expected = torch.tensor([[0.9, 0.1], [-0.1, 0.9]]) / math.sqrt(0.82)
     torch.testing.assert_close(bank.prototypes[1], expected)
 
@@ -152,14 +158,14 @@ def test_prototypes_keep_unit_length_through_many_updates() -> None:
     bank = memory(tasks=3, width=16)
     for number in range(50):
         mask = (noise(4, 1, 8, 8, seed=number) > 0).float()
-        bank.update(noise(4, 16, 8, 8, seed=1000 + number), mask, torch.tensor([0, 1, 1, 2]))
+        update(bank, noise(4, 16, 8, 8, seed=1000 + number), mask, torch.tensor([0, 1, 1, 2]))
     assert_unit(bank.prototypes)
 
 
 def test_an_absent_task_is_untouched_bit_for_bit() -> None:
     bank = memory(tasks=3, width=16)
     before = bank.prototypes.clone()
-    bank.update(noise(3, 16, 8, 8), (noise(3, 1, 8, 8) > 0).float(), torch.tensor([2, 0, 2]))
+    update(bank, noise(3, 16, 8, 8), (noise(3, 1, 8, 8) > 0).float(), torch.tensor([2, 0, 2]))
     assert torch.equal(bank.prototypes[1], before[1])
     assert (bank.prototypes[[0, 2]] != before[[0, 2]]).all()
 
@@ -172,11 +178,11 @@ def test_a_region_under_10_pixels_is_left_out(pixels: int, moves: bool) -> None:
     mask[..., :pixels] = 1
     mask = mask.reshape(1, 1, 4, 8)
     features = noise(1, 2, 4, 8)
-    bank.update(features, mask, torch.tensor([0]))
+    update(bank, features, mask, torch.tensor([0]))
     assert torch.equal(bank.prototypes[0, 0], before[0, 0]) != moves
     assert not torch.equal(bank.prototypes[0, 1], before[0, 1])  # the background is large enough
     bank.prototypes.copy_(before)
-    bank.update(features, 1 - mask, torch.tensor([0]))
+    update(bank, features, 1 - mask, torch.tensor([0]))
     assert torch.equal(bank.prototypes[0, 1], before[0, 1]) != moves
     assert not torch.equal(bank.prototypes[0, 0], before[0, 0])
 
@@ -184,9 +190,9 @@ def test_a_region_under_10_pixels_is_left_out(pixels: int, moves: bool) -> None:
 def test_the_order_of_the_batch_does_not_matter() -> None:
     one, two = memory(width=8), memory(width=8)
     features, mask, task = noise(4, 8, 6, 6), (noise(4, 1, 6, 6) > 0).float(), torch.tensor([0, 1, 0, 1])
-    one.update(features, mask, task)
+    update(one, features, mask, task)
     order = [3, 1, 0, 2]
-    two.update(features[order], mask[order], task[order])
+    update(two, features[order], mask[order], task[order])
     torch.testing.assert_close(one.prototypes, two.prototypes)
 
 
@@ -194,7 +200,7 @@ def test_an_update_carries_no_gradient_and_stays_float32() -> None:
     bank = memory(width=8)
     features = noise(1, 8, 6, 6).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        bank.update(features.bfloat16(), (noise(1, 1, 6, 6) > 0).float(), torch.tensor([0]))
+        update(bank, features.bfloat16(), (noise(1, 1, 6, 6) > 0).float(), torch.tensor([0]))
     assert not bank.prototypes.requires_grad
     assert bank.prototypes.dtype == torch.float32
     assert_unit(bank.prototypes)
@@ -209,13 +215,13 @@ def test_two_processes_give_what_one_gives_on_the_joined_batch(monkeypatch: pyte
     few[0, 0, 0, :4] = few[1, 0, 0, :6] = 1
     for masks, tasks in ((mask, task), (few, torch.tensor([0, 0]))):
         joined, ours = memory(width=8), memory(width=8)
-        joined.update(features, masks, tasks)
+        update(joined, features, masks, tasks)
         sums, counts = region_sums(features[1:], masks[1:])
         theirs = [torch.zeros(2, 2, 8).index_add_(0, tasks[1:], sums), torch.zeros(2, 2).index_add_(0, tasks[1:], counts)]
         with monkeypatch.context() as patch:
             patch.setattr(torch.distributed, "is_initialized", lambda: True)
             patch.setattr(torch.distributed, "all_reduce", lambda total, theirs=theirs: total.add_(theirs.pop(0)))
-            ours.update(features[:1], masks[:1], tasks[:1])
+            update(ours, features[:1], masks[:1], tasks[:1])
         torch.testing.assert_close(ours.prototypes, joined.prototypes)
         assert not torch.equal(ours.prototypes, memory(width=8).prototypes)
 
@@ -224,6 +230,34 @@ def test_repeated_updates_lead_to_the_mean_direction() -> None:
     bank = memory(width=8)
     features, mask = F.normalize(noise(1, 8, 8, 8), dim=1), halves(8, 8)
     for _ in range(300):
-        bank.update(features, mask, torch.tensor([1]))
+        update(bank, features, mask, torch.tensor([1]))
     inside = features[0, :, :, :4].mean((1, 2))
     torch.testing.assert_close(bank.prototypes[1, 0], F.normalize(inside, dim=0), atol=1e-5, rtol=0)
+
+
+# Accumulated steps
+
+
+def test_two_passes_of_four_move_as_far_as_one_of_eight() -> None:
+    """Task 1 is in the second pass only, and its 6 pixels of lesion in each of two images are enough together."""
+    features, task = noise(8, 8, 8, 8), torch.tensor([0, 2, 0, 0, 1, 0, 1, 2])
+    mask = (noise(8, 1, 8, 8) > 0).float()
+    mask[task == 1] = 0
+    mask[task == 1, :, 0, :6] = 1
+    whole, halves_of_it = memory(tasks=4, width=8), memory(tasks=4, width=8)
+    before = whole.prototypes.clone()
+    update(whole, features, mask, task)
+    for half in (slice(4), slice(4, 8)):
+        halves_of_it.observe(features[half], mask[half], task[half])
+        assert torch.equal(halves_of_it.prototypes, before)  # both passes see the same prototypes
+    halves_of_it.move()
+    torch.testing.assert_close(halves_of_it.prototypes, whole.prototypes, rtol=0, atol=1e-6)
+    assert [torch.equal(before[one], whole.prototypes[one]) for one in range(4)] == [False, False, False, True]
+
+
+def test_what_was_observed_moves_them_once() -> None:
+    bank = memory(width=8)
+    update(bank, noise(1, 8, 6, 6), (noise(1, 1, 6, 6) > 0).float(), torch.tensor([0]))
+    moved = bank.prototypes.clone()
+    bank.move()
+    assert torch.equal(bank.prototypes, moved)

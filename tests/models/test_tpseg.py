@@ -74,7 +74,8 @@ def test_a_step_on_one_task_leaves_the_others_untouched_bit_for_bit(frozen: bool
         optimiser.zero_grad()
         segmentation_loss(output.supervised, mask).mean().backward()
         optimiser.step()
-        model.update_prototypes(output, mask, task)
+        model.observe(output, mask, task)
+        model.move_prototypes()
 
     def snapshot() -> list[dict[str, Tensor]]:
         return [{name: value.detach().clone() for name, value in owned_by(model, task).items()} for task in range(3)]
@@ -206,7 +207,8 @@ def test_prototypes_are_named_from_coarse_to_fine_with_the_lesion_first() -> Non
     image[..., 64:] += 4.0  # lesion and background look different
     for _ in range(20):  # 0.9²⁰ = 0.12 is left of the first prototypes
         output = predict(model, image, [0, 0])
-        model.update_prototypes(output, mask, task)
+        model.observe(output, mask, task)
+        model.move_prototypes()
     for prototypes in model.prototypes().values():
         torch.testing.assert_close(prototypes.norm(dim=-1), torch.ones(3, 2))
     similarity = output.similarity
@@ -222,7 +224,8 @@ def test_prototypes_move_only_when_they_are_told_to() -> None:
     output = model(noise(2, 3, 64, 64), torch.tensor([0, 1]))
     output.logits.sum().backward()
     assert all(torch.equal(before[name], value) for name, value in model.prototypes().items())
-    model.update_prototypes(output, square(2), torch.tensor([0, 1]))
+    model.observe(output, square(2), torch.tensor([0, 1]))
+    model.move_prototypes()
     assert not torch.equal(model.prototypes()["pgtd1"][0], before["pgtd1"][0])
     assert all(torch.equal(before[name][2], value[2]) for name, value in model.prototypes().items())
 

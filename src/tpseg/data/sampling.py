@@ -94,15 +94,20 @@ class Share(Sampler[Drawn]):
         return itertools.islice(itertools.cycle(draws), seen + self.rank, self.total + self.repeated, self.size)
 
 
-def share_of_training(sampler: TrainingSampler, batch: int, rank: int, size: int) -> Share[Draw]:
-    """Whole batches only, as many for each process; fewer draws than one batch are one batch, which may be shared unevenly.
+def share_of_training(sampler: TrainingSampler, batch: int, accumulate: int, rank: int, size: int) -> Share[Draw]:
+    """Whole optimiser steps only, of as many batches for each process; draws for less than one step are whole batches, and fewer
+    than one batch are one batch, which may be shared unevenly.
 
-    batch: images of a batch over all processes. Raises UsageError where a process would get no image.
+    batch: images of a batch over all processes; accumulate: batches of a step. A last step of fewer batches would weigh its images
+    less than others, and make an epoch of small batches another one than of large. Raises UsageError where a process would get no image.
     """
     draws = len(sampler)
     if draws < size:
         raise UsageError(f"--devices: {size} processes would share {draws} training images an epoch; use {draws} devices or fewer")
-    return Share(sampler, draws if draws <= batch else draws - draws % batch, rank, size)
+    for whole in (batch * accumulate, batch):
+        if draws >= whole:
+            return Share(sampler, draws - draws % whole, rank, size)
+    return Share(sampler, draws, rank, size)
 
 
 def share_of_validation(images: int, rank: int, size: int) -> Share[int]:

@@ -66,11 +66,15 @@ class Decoder(nn.Module):
             if isinstance(step, PGTD):
                 yield f"pgtd{number}", step
 
-    def update_prototypes(self, steps: Sequence[Decoded], mask: Tensor, task: Tensor) -> None:
-        """Move the prototypes of every PGTD towards this batch, eq. (12); mask (B, 1, H, W)."""
+    def observe(self, steps: Sequence[Decoded], mask: Tensor, task: Tensor) -> None:
+        """Show the prototypes of every PGTD a forward pass, eq. (13); mask (B, 1, H, W)."""
         for step, decoded in zip(self.steps, steps, strict=True):
             if isinstance(step, PGTD) and decoded.features is not None:
-                step.memory.update(decoded.features.detach(), mask, task)
+                step.memory.observe(decoded.features.detach(), mask, task)
+
+    def move_prototypes(self) -> None:
+        for _, step in self.pgtds():
+            step.memory.move()
 
 
 class LogitFuser(nn.Module):

@@ -92,8 +92,11 @@ class LesionModel(nn.Module):
         height, width = image.shape[2:]
         return F.pad(image, (0, -width % self.stride, 0, -height % self.stride), value=value)
 
-    def update_prototypes(self, output: Output, mask: Tensor, task: Tensor) -> None:
-        """Move the prototypes towards a training batch; mask (B, 1, H, W) in {0, 1}, task (B,)."""
+    def observe(self, output: Output, mask: Tensor, task: Tensor) -> None:
+        """Show the prototypes a forward pass of training, eq. (13); mask (B, 1, H, W) in {0, 1}, task (B,)."""
+
+    def move_prototypes(self) -> None:
+        """Move the prototypes towards all that they were shown since the last time, eq. (12): once an optimiser step."""
 
     def prototypes(self) -> dict[str, Tensor]:
         """Prototypes by PGTD, 'pgtd3' (coarse) to 'pgtd1': each (T, 2, C), foreground first; empty without PGTDs."""

@@ -56,23 +56,37 @@ class PrototypeMemory(nn.Module):
         super().__init__()
         self.momentum = momentum
         self.register_buffer("prototypes", initial_prototypes(tasks, width))
+        self.observed: tuple[Tensor, Tensor] | None = None  # sums (T, 2, C) and counts (T, 2) since the prototypes last moved
 
     def forward(self, task: Tensor) -> Tensor:
         """task (B,) int64 -> (B, 2, C)."""
         return self.prototypes[task]
 
     @torch.no_grad()
-    def update(self, features: Tensor, mask: Tensor, task: Tensor) -> None:
-        """P ← normalise(m·P + (1 − m)·f̄), eqs. (12) and (13), for the tasks in the batch.
+    def observe(self, features: Tensor, mask: Tensor, task: Tensor) -> None:
+        """Add a forward pass to the sums of eq. (13), which the prototypes move by when the optimiser steps.
 
-        features (B, C, h, w), mask (B, 1, H, W), task (B,). A task that is absent, or whose region is under
-        10 pixels, keeps its prototype bit for bit. Sums are added up over all processes first. Momentum 1 keeps all.
+        features (B, C, h, w), mask (B, 1, H, W), task (B,). Momentum 1 keeps all prototypes, and needs no sums.
         """
         if self.momentum == 1:
             return
         sums, counts = region_sums(features, mask)
-        total = self.prototypes.new_zeros(self.prototypes.shape).index_add_(0, task, sums)  # (T, 2, C)
-        pixels = self.prototypes.new_zeros(self.prototypes.shape[:2]).index_add_(0, task, counts)  # (T, 2)
+        total, pixels = self.observed or (
+            self.prototypes.new_zeros(self.prototypes.shape),
+            self.prototypes.new_zeros(self.prototypes.shape[:2]),
+        )
+        self.observed = total.index_add(0, task, sums), pixels.index_add(0, task, counts)  # (T, 2, C), (T, 2)
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """P ← normalise(m·P + (1 − m)·f̄), eqs. (12) and (13), once for all that was observed since the last time.
+
+        A task that is absent, or whose region is under 10 pixels, keeps its prototype bit for bit. Sums are added up over
+        all processes first, each of which has to call this.
+        """
+        if self.observed is None:
+            return
+        (total, pixels), self.observed = self.observed, None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
             torch.distributed.all_reduce(pixels)

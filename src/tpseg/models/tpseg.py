@@ -75,9 +75,11 @@ class TPSeg(LesionModel):
         return self.neck(self.trunk(image, None if self.adapters is None else self.adapters.bind(routing)))
 
     @torch.no_grad()
-    def update_prototypes(self, output: Output, mask: Tensor, task: Tensor) -> None:
-        """Move the prototypes towards a training batch, eqs. (12) and (13); mask (B, 1, H, W) in {0, 1}, task (B,)."""
-        self.decoder.update_prototypes(output.steps, self.pad(mask, -1), task)  # -1: neither lesion nor background
+    def observe(self, output: Output, mask: Tensor, task: Tensor) -> None:
+        self.decoder.observe(output.steps, self.pad(mask, -1), task)  # -1: neither lesion nor background
+
+    def move_prototypes(self) -> None:
+        self.decoder.move_prototypes()
 
     def prototypes(self) -> dict[str, Tensor]:
         return {name: step.memory.prototypes for name, step in self.decoder.pgtds()}

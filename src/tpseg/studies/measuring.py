@@ -186,7 +186,8 @@ def training_step(model: LesionModel, batch: int, bf16: bool) -> Step:
         with autocast(image, bf16):
             output = model(image, task)
         segmentation_loss(output.supervised, mask).mean().backward()
-        model.update_prototypes(output, mask, task)
+        model.observe(output, mask, task)
+        model.move_prototypes()
         optimiser.step()
         optimiser.zero_grad()
 
