@@ -13,9 +13,11 @@ from rich.console import Console
 
 from tpseg.cli import main
 from tpseg.data.manifest import Case, read_dataset
+from tpseg.data.pairs import read_pair
 from tpseg.data.predictions import read_predictions
 from tpseg.errors import DataError, UsageError
 from tpseg.evaluation import (
+    Predicted,
     evaluate_model,
     evaluate_predictions,
     read_rows,
@@ -24,6 +26,7 @@ from tpseg.evaluation import (
     summary_table,
     write_evaluation,
 )  # fmt: skip
+from tpseg.metrics import confusion, truth_at_input_size
 from tpseg.prediction import Segmenter
 
 # Four masks of 4 x 4 pixels: tasks `wa` (two images of one patient, one of another) and `bl` (an empty mask).
@@ -60,7 +63,8 @@ def data(tmp_path):
 @pytest.fixture
 def rows(data):
     """wa: a perfect, b half found (Dice 2/3, IoU 1/2), c missed; bl: empty, found empty."""
-    return score_cases(data.cases, [LEFT * 1.0, (TOP & LEFT) * 0.9, NONE * 1.0, NONE * 1.0], input_size=4)
+    maps = [LEFT * 1.0, (TOP & LEFT) * 0.9, NONE * 1.0, NONE * 1.0]
+    return score_cases(data.cases, map(Predicted, maps), input_size=4)
 
 
 @pytest.fixture
@@ -177,7 +181,9 @@ def test_tables_name_their_protocol(rows):
 
 def test_a_map_that_does_not_fit_its_mask_names_the_image(data):
     with pytest.raises(DataError, match=r"a\.jpg: .*\(5, 4\).*\(4, 4\)"):
-        score_cases(data.cases[:1], [np.zeros((5, 4))], 4)
+        score_cases(data.cases[:1], [Predicted(np.zeros((5, 4)))], 4)
+    with pytest.raises(DataError, match=r"a\.jpg: .*\(3, 4\).*\(4, 4\)"):
+        score_cases(data.cases[:1], [Predicted(np.zeros((4, 4)), np.zeros((3, 4)))], 4)
     with pytest.raises(DataError, match="empty"):
         score_cases([], [], 4)
 
@@ -293,6 +299,19 @@ def test_images_that_differ_in_their_suffix_only_are_refused(data, tmp_path):
     save(tmp_path / "a.png", eight_bit(LEFT))
     with pytest.raises(DataError, match=r"task 'wa': several cases are called 'a'"):
         read_predictions(tmp_path, cases_called(data, "a.jpg", "a.png"))
+
+
+def test_a_model_is_scored_by_tpseg_on_its_own_maps(trained, discs, tmp_path, miniature_trunk):
+    """Images of 48x64 and a model of 64x64: its map is not brought to 48 rows and back."""
+    segmenter, data = Segmenter(trained / "model"), read_dataset(discs)
+    evaluate_model(segmenter, data, "test", ["tpseg"], tmp_path / "out")
+    rows = read_rows(tmp_path / "out/test.csv")
+    cases = data.split("test")
+    images = [segmenter.load(read_pair(case)[0]) for case in cases]
+    own = [answer.logits[0].numpy() > 0 for answer in segmenter.answers(images, [[case.task] for case in cases])]
+    truth = [truth_at_input_size(read_pair(case)[1], 64) for case in cases]
+    for name, counts in zip(("tp", "fp", "fn", "tn"), zip(*map(confusion, own, truth), strict=True), strict=True):
+        assert rows[f"tpseg_{name}"].tolist() == list(counts)
 
 
 # What the model's record of its training data tells of the images

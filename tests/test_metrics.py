@@ -156,6 +156,14 @@ def test_tpseg_is_scored_at_the_input_size():
     assert [row[f"tpseg_{key}"] for key in ("tp", "fp", "fn", "tn")] == [1, 1, 0, 2]
 
 
+def test_tpseg_is_scored_on_the_models_own_map_where_there_is_one():
+    """A checkerboard of 4 by 4 from a model: at 2 by 2 it was grey, and back at 4 by 4 nothing of it is left."""
+    own = (np.indices((4, 4)).sum(0) % 2).astype(np.float32)
+    row = score_image(np.full((2, 2), 0.5), np.ones((2, 2), bool), 4, own)
+    assert [row[f"tpseg_{key}"] for key in ("tp", "fp", "fn", "tn")] == [8, 0, 8, 0]
+    assert row["tp"] == 0  # `default` looks at the map that is written
+
+
 def test_a_probability_of_one_half_is_background():
     assert score([[0.5, 0.5], [0.5, 0.5]], FULL)["tp"] == 0
 

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +35,38 @@ OPTIONAL_TEXT = ("set",)
 EXTRAS = ("hd95", "assd", "sensitivity", "precision")
 """What the `default` protocol reports beside Dice and IoU: means over the images where they are defined."""
 _HEADINGS = {"hd95": "HD95", "assd": "ASSD", "sensitivity": "Sens.", "precision": "Prec."}
-Watch = Callable[[Iterable[np.ndarray], int, str], Iterable[np.ndarray]]
-"""Passes maps on and may show how far it is: (maps, how many, description)."""
 
 
-def pass_on(maps: Iterable[np.ndarray], total: int, description: str) -> Iterable[np.ndarray]:
+@dataclass(frozen=True)
+class Predicted:
+    """What is scored of one image."""
+
+    probability: np.ndarray
+    """(H, W) in [0, 1], of the mask's size."""
+    own: np.ndarray | None = None
+    """(S, S), the model's own map at its input size; None where the maps came as files."""
+
+
+Watch = Callable[[Iterable[Predicted], int, str], Iterable[Predicted]]
+"""Passes predictions on and may show how far it is: (predictions, how many, description)."""
+
+
+def pass_on(predicted: Iterable[Predicted], total: int, description: str) -> Iterable[Predicted]:
     """A Watch that shows nothing."""
-    return maps
+    return predicted
 
 
-def score_cases(cases: Iterable[Case], probabilities: Iterable[np.ndarray], input_size: int) -> pd.DataFrame:
+def score_cases(cases: Iterable[Case], predicted: Iterable[Predicted], input_size: int) -> pd.DataFrame:
     """One row per image: task, image, split, group, set, height, width, then the scores of `score_image`.
 
-    probabilities: one map (H, W) in [0, 1] per case, at its mask's size, in the order of the cases. Both are taken one by
-    one, so a generator keeps one map in memory. Raises DataError that names the image for a map that does not fit its mask.
+    predicted: one for each case, in the order of the cases. Both are taken one by one, so a generator keeps one map in memory.
+    Raises DataError that names the image for a map that does not fit its mask.
     """
     rows = []
-    for case, probability in zip(cases, probabilities, strict=True):
+    for case, one in zip(cases, predicted, strict=True):
         truth = read_mask(case.mask).mask
         try:
-            scores = score_image(probability, truth, input_size)
+            scores = score_image(one.probability, truth, input_size, one.own)
         except DataError as error:
             raise DataError(f"{case.image}: {error}") from error
         height, width = truth.shape
@@ -211,13 +223,14 @@ def evaluate_predictions(
     """
     names = [name for choice in protocols for name in resolve_protocols(choice)]  # a wrong name should not cost a full run
     cases = data.split(split)
-    return _evaluate(cases, read_predictions(folder, cases), split, names, out, input_size, watch)
+    predicted = (Predicted(probability) for probability in read_predictions(folder, cases))
+    return _evaluate(cases, predicted, split, names, out, input_size, watch)
 
 
 def evaluate_model(
     segmenter: Segmenter, data: DataSet, split: str, protocols: Sequence[str], out: Path, *, batch_size: int = 8, watch: Watch = pass_on
 ) -> dict[str, Any]:
-    """Score a model on a split; otherwise as `evaluate_predictions`.
+    """Score a model on a split; otherwise as `evaluate_predictions`. The `tpseg` protocol looks at the model's own maps.
 
     Each protocol of the summary has besides what the hashes that training stored with the model tell of the images: `seen`,
     `warnings` and `notes`, see tpseg.data.hashes.Comparison. Raises UsageError if the data hold a task that the model does not know;
@@ -235,7 +248,8 @@ def evaluate_model(
     with ThreadPoolExecutor(THREADS) as pool:
         images = ahead(pool, lambda case: segmenter.load(read_pair(case)[0]), cases, 2 * batch_size)
         answers = segmenter.answers(images, ([case.task] for case in cases), batch_size)
-        return _evaluate(cases, (answer.probability() for answer in answers), split, names, out, segmenter.image_size, watch, known)
+        predicted = (Predicted(answer.probability(), answer.own_probability()) for answer in answers)
+        return _evaluate(cases, predicted, split, names, out, segmenter.image_size, watch, known)
 
 
 def what_is_known(segmenter: Segmenter, cases: Sequence[Case], split: str) -> Comparison:
@@ -252,7 +266,7 @@ def what_is_known(segmenter: Segmenter, cases: Sequence[Case], split: str) -> Co
 
 def _evaluate(
     cases: Sequence[Case],
-    probabilities: Iterable[np.ndarray],
+    predicted: Iterable[Predicted],
     split: str,
     names: Sequence[str],
     out: Path,
@@ -261,7 +275,7 @@ def _evaluate(
     known: Comparison | None = None,
 ) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    rows = score_cases(cases, watch(probabilities, len(cases), "evaluating"), input_size)
+    rows = score_cases(cases, watch(predicted, len(cases), "evaluating"), input_size)
     summary = summarise(rows, names)
     if known is not None:
         summary = {name: {**numbers, **asdict(known)} for name, numbers in summary.items()}

@@ -21,21 +21,25 @@ LEVELS = 256
 """Thresholds of the `pranet` protocol."""
 
 
-def score_image(probability: np.ndarray, truth: np.ndarray, input_size: int) -> dict[str, float]:
+def score_image(probability: np.ndarray, truth: np.ndarray, input_size: int, own: np.ndarray | None = None) -> dict[str, float]:
     """Everything that any protocol needs to know about one image, as one flat row.
 
-    probability (H, W) in [0, 1], truth (H, W) bool; the keys that start with `tpseg_` are taken at input_size x input_size.
+    probability (H, W) in [0, 1], truth (H, W) bool; the keys that start with `tpseg_` are taken at S = input_size, from `own`,
+    (S, S) in [0, 1], what a model gave before it was brought to the image's size, or without it from the probability resized.
     Distances are in pixels, areas are shares of the image. NaN stands for undefined: sensitivity of an empty truth,
     precision of an empty prediction, distances where either is empty. Raises DataError for a map of another size, NaN
     or values outside [0, 1].
     """
     check_map(probability, truth)
+    small = truth_at_input_size(truth, input_size)
+    own = at_input_size(probability, input_size) if own is None else own
+    check_map(own, small)
     probability = np.array(probability, dtype=np.float32)
     truth = np.array(truth, dtype=bool)
     predicted = probability > THRESHOLD
     tp, fp, fn, tn = confusion(predicted, truth)
     hd95, assd = surface_distances(predicted, truth)
-    small_tp, small_fp, small_fn, small_tn = confusion(*at_input_size(probability, truth, input_size))
+    small_tp, small_fp, small_fn, small_tn = confusion(own > THRESHOLD, small)
     stretched = stretch_map(probability)
     spider_dice, spider_fg, spider_bg = spider_scores(stretched, truth)
     pranet_dice, pranet_iou = threshold_means(stretched, truth)
@@ -97,12 +101,16 @@ def surface_distances(predicted: np.ndarray, truth: np.ndarray) -> tuple[float, 
     return float(hd95), float(np.concatenate([there, back]).mean(dtype=np.float64))
 
 
-def at_input_size(probability: np.ndarray, truth: np.ndarray, input_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both maps as bool (input_size, input_size): the probability resized bilinearly and cut, the truth by nearest pixel."""
-    size = (input_size, input_size)
-    soft = functional.interpolate(torch.from_numpy(probability)[None, None], size, mode="bilinear", align_corners=False)
-    hard = functional.interpolate(torch.from_numpy(truth.astype(np.uint8))[None, None], size, mode="nearest-exact")
-    return soft[0, 0].numpy() > THRESHOLD, hard[0, 0].numpy() > 0
+def at_input_size(probability: np.ndarray, input_size: int) -> np.ndarray:
+    """A map (H, W) to (input_size, input_size), bilinear."""
+    values = torch.from_numpy(np.array(probability, dtype=np.float32))[None, None]
+    return functional.interpolate(values, (input_size, input_size), mode="bilinear", align_corners=False)[0, 0].numpy()
+
+
+def truth_at_input_size(truth: np.ndarray, input_size: int) -> np.ndarray:
+    """A mask (H, W) bool to (input_size, input_size), by nearest pixel."""
+    values = torch.from_numpy(np.array(truth, dtype=np.uint8))[None, None]
+    return functional.interpolate(values, (input_size, input_size), mode="nearest-exact")[0, 0].numpy() > 0
 
 
 def stretch_map(probability: np.ndarray) -> np.ndarray:
@@ -198,7 +206,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "tpseg",
-            "mask at 1/2, input size; Dice, mean over images; IoU of the pooled confusion matrix, mean of foreground and background",
+            "mask at 1/2, input size of the model; Dice, mean over images; IoU of the pooled confusion matrix, mean of foreground and background",
             _tpseg_summands,
             _tpseg_statistics,
         ),

@@ -21,7 +21,7 @@ from tpseg.config import Config, load_config
 from tpseg.data.manifest import read_dataset
 from tpseg.data.pairs import read_pair
 from tpseg.errors import DataError, UsageError
-from tpseg.evaluation import read_rows, score_cases, summarise, write_evaluation
+from tpseg.evaluation import Predicted, read_rows, score_cases, summarise, write_evaluation
 from tpseg.metrics import PROTOCOLS
 from tpseg.models.checkpoint import save_model
 from tpseg.models.tpseg import TPSeg
@@ -84,7 +84,7 @@ def write_run(run: Path, data: Path, **model_settings: object) -> Path:
     history.to_csv(run / "logs" / "metrics.csv", index=False)
     cases = dataset.split("test")
     segmenter = Segmenter(model, device="cpu")
-    rows = score_cases(cases, [segmenter(read_pair(case)[0], case.task).probability for case in cases], 64)
+    rows = score_cases(cases, [Predicted(segmenter(read_pair(case)[0], case.task).probability) for case in cases], 64)
     write_evaluation(rows, summarise(rows, ["all"]), run / "evaluation", "test")
     return run
 

@@ -85,6 +85,10 @@ class Answer:
         """(H, W) float32 in [0, 1], in the image's own size."""
         return torch.sigmoid(resize_map(self.logits, self.size)).numpy()
 
+    def own_probability(self) -> np.ndarray:
+        """(S, S) float32 in [0, 1], as the network gave it."""
+        return torch.sigmoid(self.logits[0]).numpy()
+
     def prediction(self) -> Prediction:
         """All maps in the image's own size."""
         probability = self.probability()
