@@ -206,7 +206,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "tpseg",
-            "mask at 1/2, input size of the model; Dice, mean over images; IoU of the pooled confusion matrix, mean of foreground and background",
+            "mask at 1/2, input size; Dice, mean over images; IoU of the pooled confusion matrix, mean of foreground and background",
             _tpseg_summands,
             _tpseg_statistics,
         ),
