@@ -8,8 +8,10 @@ import stat
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from tpseg.files import replacing, replacing_folder, tidy, why_not_written, write_atomically
+from tpseg.files import ends_all, replacing, replacing_folder, tidy, why_not_written, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -42,6 +44,38 @@ def test_the_temporary_file_has_the_suffix_that_writers_go_by(tmp_path):
         assert new.parent == tmp_path  # the same disk: the last step is a rename
         assert not (tmp_path / "mask.png").exists()
         new.write_bytes(b"")
+
+
+@pytest.mark.parametrize("letter", ["x", "字"])
+def test_a_name_as_long_as_may_be_is_written(tmp_path, letter):
+    """255 bytes: there is no room beside them for the number of a process."""
+    path = tmp_path / f"{letter * (251 // len(letter.encode()))}.png"
+    with replacing(path) as new:
+        new.write_text("mask")
+        assert new.suffix == ".png"
+    assert names(tmp_path) == [path.name]
+
+
+def test_a_name_that_is_too_long_is_refused_before_the_work(tmp_path):
+    with pytest.raises(OSError, match="too long"), replacing(tmp_path / ("x" * 256)):
+        pytest.fail("the block began")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files have no such permissions there")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_who_may_read_a_file_is_what_the_umask_says_whatever_wrote_it(tmp_path, umask, mode):
+    """safetensors makes files that are their owner's alone."""
+    old = os.umask(umask)
+    try:
+        with replacing_folder(tmp_path / "model") as new:
+            save_file({"one": torch.ones(1)}, new / "model.safetensors")
+        with replacing(tmp_path / "alone") as new:
+            new.touch(0o600)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "model" / "model.safetensors").stat().st_mode) == mode
+    assert stat.S_IMODE((tmp_path / "alone").stat().st_mode) == mode
+    assert names(tmp_path) == ["alone", "model"]
 
 
 def test_a_folder_takes_the_place_of_the_old_one(tmp_path):
@@ -121,12 +155,25 @@ def test_what_is_durable_is_on_the_disk_before_it_takes_its_place(tmp_path, monk
         (errno.EROFS, "may not be written"),
         (errno.ESTALE, "is a network share or a disk gone"),
         (errno.EFBIG, "may not grow so large"),
+        (errno.EINVAL, "this disk does not take the name"),
     ],
 )
 def test_the_system_s_errors_are_said_in_words(number, words):
     said = why_not_written(OSError(number, os.strerror(number), "/data/run/last.ckpt"))
     assert said.startswith("/data/run/last.ckpt: ")
     assert words in said
+
+
+def test_a_long_name_is_said_in_words_and_not_repeated():
+    said = why_not_written(OSError(errno.ENAMETOOLONG, "File name too long", f"/out/{'字' * 90}.png"))
+    assert "the name is too long for this disk" in said
+    assert "274 bytes; shorten it" in said
+    assert len(said) < 160
+
+
+def test_which_errors_the_next_file_would_meet_too():
+    assert all(ends_all(OSError(number, "")) for number in (errno.ENOSPC, errno.EROFS, errno.ESTALE, errno.EACCES))
+    assert not any(ends_all(OSError(number, "")) for number in (errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.EFBIG))
 
 
 def test_an_interrupt_is_no_excuse(tmp_path):

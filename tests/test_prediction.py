@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -218,6 +220,52 @@ def test_probabilities_are_16_bit_and_overlays_show_the_picture(segmenter, folde
     assert np.array_equal(overlay[~prediction.mask], original[~prediction.mask])
     assert prediction.mask.any()
     assert (overlay[prediction.mask] != original[prediction.mask]).any(axis=-1).mean() > 0.9
+
+
+@pytest.mark.parametrize("letter", ["y", "字"])
+def test_a_name_too_long_for_a_result_is_cut_aloud(segmenter, tmp_path, caplog, letter):
+    """Nothing is lost for its name: the mask of NAME and NAME_probability both need room in 255 bytes."""
+    long = letter * (251 // len(letter.encode()))
+    (tmp_path / "in").mkdir()
+    for name in ("a", long, long[:-1], "字z"):
+        Image.fromarray(picture()).save(tmp_path / "in" / f"{name}.png")
+    results = list(predict_files(segmenter, find_scans([str(tmp_path / "in")]), ["bright_disc"], tmp_path / "out", probability=True))
+    assert not [result for result in results if isinstance(result, Failure)]
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(found) == 8
+    assert {"a.png", "a_probability.png", "字z.png", "字z_probability.png"} < set(found)
+    (shorter, other) = (name for name in found if name.startswith(letter * 20) and not name.endswith("_probability.png"))
+    assert max(len(shorter.encode()), len(other.encode())) <= 224
+    said = [record.getMessage() for record in caplog.records]
+    assert sum(f"{long}.png: its results have no room for so long a name; they are called {letter * 20}" in line for line in said) == 1
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "ends"),
+    [(errno.ENAMETOOLONG, False), (errno.EINVAL, False), (errno.EISDIR, False), (errno.ENOSPC, True), (errno.ESTALE, True)],
+)
+def test_what_the_disk_says_of_one_result_ends_the_run_only_if_it_holds_for_all(segmenter, folder, tmp_path, monkeypatch, number, ends):
+    """A share refuses names that others take; a full disk takes nothing any more."""
+    replace = os.replace
+
+    def refusing(source, target):
+        if Path(target).name == "a.png":
+            raise OSError(number, os.strerror(number), str(source), None, str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refusing)
+    results = predict_files(segmenter, find_scans([str(folder / "a.png"), str(folder / "sub")]), ["bright_disc"], tmp_path / "out")
+    if ends:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            list(results)
+    else:
+        first, *others = results
+        assert isinstance(first, Failure)
+        assert first.reason.startswith(f"{folder / 'a.png'}: its results cannot be written: ")
+        assert "a.png" in first.reason.partition("written: ")[2]
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "c.png"]
+        assert len(others) == 2
 
 
 def test_several_tasks_have_a_folder_each(segmenter, folder, tmp_path):

@@ -7,9 +7,11 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from tpseg.errors import DataError
@@ -19,18 +21,29 @@ CHUNK = 1 << 20
 """Bytes of a file in memory at a time."""
 LEFTOVER = re.compile(r"\.\d+\.(?P<name>.+?)(\.(?P<which>new|old))?")
 """Names of what is being written, beside its place: a process number and the name; of a folder also whether it comes or goes."""
+EVERY_FILE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.ENOENT, errno.ESTALE, errno.ENOTCONN, errno.EIO, errno.ENODEV, errno.EHOSTDOWN, errno.ETIMEDOUT),
+)
+"""Numbers of errors that the next file in the same place would meet too: a full disk, a folder without permission, a share that is gone."""
+SHOWN = 40
+"""Letters of a name that a file has while it is written, its suffix among them, by which writers go."""
 
 
 @contextmanager
 def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     """A new file to write; it takes the place of `path` when the block ends without an error.
 
-    durable: wait until the disk has it, so that a power cut too leaves the old file or the new one.
+    durable: wait until the disk has it, so that a power cut too leaves the old file or the new one. A name that is too long is
+    refused before the block begins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{os.getpid()}.{path.name}")
+    with suppress(FileNotFoundError):
+        path.lstat()
+    new = path.with_name(passing_name(path.name))
     try:
         yield new
+        follow_umask(new)
         if durable:
             sync(new)
         os.replace(new, path)
@@ -38,6 +51,25 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
             sync(path.parent)
     finally:
         new.unlink(missing_ok=True)
+
+
+def passing_name(name: str) -> str:
+    """What a file is called while it is written: by a hash of its name and its end, no longer where that is as long as may be."""
+    return f".{os.getpid()}.{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}.{name[-SHOWN:]}"
+
+
+def follow_umask(path: Path) -> None:
+    """Let those read a new file, or the files in a new folder, who may read any other new one: safetensors' are its owner's alone."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    private = [file for file in files if not stat.S_IMODE(file.stat().st_mode) & 0o077]
+    if not private or os.name == "nt":
+        return
+    probe = path.with_name(f".{os.getpid()}.{get_ident()}.mode")  # the process's umask cannot be asked for without being changed
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for file in private:
+        file.chmod(mode)
 
 
 def write_atomically(path: Path, text: str, durable: bool = False) -> None:
@@ -69,6 +101,7 @@ def replacing_folder(folder: Path, durable: bool = False) -> Iterator[Path]:
     new.mkdir()
     try:
         yield new
+        follow_umask(new)
         if durable:
             for path in (*new.iterdir(), new):
                 sync(path)
@@ -114,12 +147,21 @@ def tidy(folder: Path) -> None:
             path.unlink()
 
 
+def ends_all(error: OSError) -> bool:
+    """Whether the next file in the same place would fare no better than the one of this error."""
+    return error.errno in EVERY_FILE
+
+
 def why_not_written(error: OSError) -> str:
     """What the operating system said of a file, in a clause for people: `RUN/x.csv: the disk is full (0 MB free)`."""
     name = str(error.filename2 or error.filename or "")
     where = f"{name}: " if name else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{where}the disk is full, or your quota used up{_room(Path(name))}; free some space"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"the name is too long for this disk ({Path(name).name[:SHOWN]}...): {len(os.fsencode(Path(name).name))} bytes; shorten it"
+    if error.errno in (errno.EINVAL, errno.EILSEQ):
+        return f"{where}this disk does not take the name, or what is written ({error.strerror}); rename it, or choose another place"
     if error.errno == errno.EFBIG:
         return f"{where}the file may not grow so large here (a limit of the file system or of ulimit -f); choose another place"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

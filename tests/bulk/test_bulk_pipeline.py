@@ -117,3 +117,13 @@ def test_decoding_does_not_load_the_models_libraries():
     """A machine has many such processes: each would take a few hundred megabytes and seconds more."""
     code = "import sys, tpseg.bulk.pipeline; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_result_with_a_name_too_long_is_named_and_the_others_are_written(trained, images, tmp_path):
+    out = Folder(str(tmp_path / "out"))
+    rows = batch([images[0], images[1]], "dark_disc")
+    rows["masks"][0] = f"{'x' * 251}.png"
+    written = write(worker(trained)(decode(rows, 64)), out.address(), True, False)
+    assert "0.png: its results cannot be written: the name is too long for this disk" in written["error"][0]
+    assert written["error"][1] == ""
+    assert [name for name in out.sizes() if name.endswith(".png")] == ["dark_disc/1.png", "dark_disc/1_probability.png"]

@@ -54,7 +54,9 @@ def test_one_frame_is_files_and_several_are_folders(target: Target) -> None:
 
 
 def test_a_probability_is_16_bit(target: Target) -> None:
-    PngSink(Frames(1), target, ["_probability"]).write(part(0))
+    sink = PngSink(Frames(1), target, ["_probability"])
+    sink.write(part(0))
+    sink.finish()
     values = np.asarray(Image.open(target.out / "clip_probability.png"))
     assert values.dtype == np.uint16
     assert set(np.unique(values)) == {round(0.25 * 65535), round(0.75 * 65535)}
@@ -78,6 +80,13 @@ def test_what_is_cancelled_leaves_nothing_and_what_was_there_before(target: Targ
             sink.cancel()
     assert names(target.out) == ["clip/0000.png", "clip/0001.png"]
     assert len(list(target.out.iterdir())) == 1
+
+
+def test_a_picture_whose_second_result_cannot_be_named_has_none(target: Target) -> None:
+    long = Target("x" * 251, target.folders, target.out)
+    with pytest.raises(OSError, match="too long"):
+        PngSink(Frames(1), long, ["", "_probability"])
+    assert names(target.out) == []
 
 
 def test_only_frames_of_an_earlier_run_are_replaced(tmp_path: Path) -> None:

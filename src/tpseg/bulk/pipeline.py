@@ -23,6 +23,7 @@ from tpseg.bulk.store import Folder, local_copy
 from tpseg.data.formats import read_image
 from tpseg.data.transforms import normalise, resize_image, resize_map, to_tensor
 from tpseg.errors import DataError
+from tpseg.files import ends_all, why_not_written
 from tpseg.overlay import draw_overlay
 
 SEPARATOR = "\0"
@@ -123,7 +124,7 @@ def write(batch: Columns, out: str, probability: bool, overlay: bool) -> Columns
 def write_one(folder: Folder, row: Columns, probability: bool, overlay: bool) -> dict[str, Any]:
     """Write the files of one image and task, the mask last; returns their line of the manifest.
 
-    Raises OSError if the store refuses: that ends the run, for it would refuse the next one too.
+    Raises OSError if the store refuses what it would refuse of the next one too, or does not say what it refuses: that ends the run.
     """
     line: dict[str, Any] = {
         "image": str(row["image"]),
@@ -138,16 +139,20 @@ def write_one(folder: Folder, row: Columns, probability: bool, overlay: bool) ->
     size = (int(row["height"]), int(row["width"]))
     found = torch.sigmoid(resize_map(logits, size)).numpy()  # (H, W)
     name = line["mask"].removesuffix(".png")
-    if overlay:
-        try:
-            image = read_pixels(line["image"])
-        except DataError as error:
-            return {**line, "error": one_line(error)}
-        folder.put(f"{name}_overlay.png", encode(draw_overlay(image, found > 0.5)))
-    if probability:
-        folder.put(f"{name}_probability.png", encode(np.round(found * 65535).astype(np.uint16)))
     content = encode((found > 0.5).astype(np.uint8) * 255)
-    folder.put(line["mask"], content)
+    try:
+        if overlay:
+            image = read_pixels(line["image"])
+            folder.put(f"{name}_overlay.png", encode(draw_overlay(image, found > 0.5)))
+        if probability:
+            folder.put(f"{name}_probability.png", encode(np.round(found * 65535).astype(np.uint16)))
+        folder.put(line["mask"], content)
+    except DataError as error:
+        return {**line, "error": one_line(error)}
+    except OSError as error:
+        if error.errno is None or ends_all(error):
+            raise
+        return {**line, "error": f"{line['image']}: its results cannot be written: {why_not_written(error)}"}
     return {**line, "bytes": len(content)}
 
 

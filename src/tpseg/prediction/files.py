@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SMALLEST_TILE = 32
+LONGEST_NAME = 220
+"""Bytes of what a scan's results are called; disks allow 255, of which `00001_` and `_probability.nii.gz` may take 25."""
 MANY_TIMES = 8
 """An image whose shorter side is more than so many times the network's loses what is small when it is shrunk."""
 Watch = Callable[[int, int], None]
@@ -48,13 +52,22 @@ def choose_tasks(tasks: TaskSet, task: str | None, all_tasks: bool) -> list[str]
 
 
 def output_names(scans: Sequence[Found]) -> list[str]:
-    """A name for each scan's results: its own; where these clash, with its folder and suffix, or else a number."""
+    """A name for each scan's results: its own; where these clash, with its folder and suffix, or else a number. Long ones are cut."""
     clashes = Counter(scan.name for scan in scans)
-    names = [scan.name if clashes[scan.name] == 1 else _long_name(scan) for scan in scans]
+    names = [_cut(scan.name if clashes[scan.name] == 1 else _long_name(scan)) for scan in scans]
     results = [f"{name}{ending}" for name in names for ending in ENDINGS]
     if len(set(results)) < len(results):
-        names = [f"{number:05d}_{scan.name}" for number, scan in enumerate(scans)]
+        names = [f"{number:05d}_{_cut(scan.name)}" for number, scan in enumerate(scans)]
     return names
+
+
+def _cut(name: str) -> str:
+    """A name that its results have room for beside what they add; what is cut off is told apart by a hash."""
+    code = os.fsencode(name)
+    if len(code) <= LONGEST_NAME:
+        return name
+    mark = f"_{hashlib.sha256(code).hexdigest()[:8]}"
+    return code[: LONGEST_NAME - len(mark)].decode(errors="ignore") + mark
 
 
 def _long_name(scan: Found) -> str:
@@ -143,6 +156,9 @@ def predict_files(
     plan = Plan(segmenter, tasks, out, folders, wanted, window, axis, tile, adviser, reviewer, finish)
     names = output_names(scans)
     refuse_overwriting(scans, names, plan)
+    for scan, name in zip(scans, names, strict=True):
+        if len(os.fsencode(scan.name)) > LONGEST_NAME:
+            log.warning(f"{scan.path}: its results have no room for so long a name; they are called {name}")
     return _stream(scans, names, plan, batch_size, watch)
 
 

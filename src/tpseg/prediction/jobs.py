@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from tpseg.clinical.writing.results import Map, Part, Sink, Target, Wanted, open
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.data.transforms import resize_map
 from tpseg.errors import DataError, TPSegError
+from tpseg.files import ends_all, why_not_written
 from tpseg.prediction.segmenter import Answer, Loaded, Segmenter, by_window
 
 if TYPE_CHECKING:
@@ -119,39 +121,39 @@ class Job:
         """Decode and resize a piece; from several threads."""
         if self.failure is not None or piece.view is None:
             return
-        try:
+        with self._failing():
             pixels = piece.view.scan.frame(piece.index) if piece.frame is None else piece.frame.cut(*piece.corner)
             piece.loaded = self.plan.segmenter.load(pixels)
-        except TPSegError as error:
-            self.failure = str(error)
 
     def record(self, piece: Piece, answers: Sequence[Answer]) -> None:
         """Take what the network says of a piece, a task each; from several threads."""
         if self.failure is not None or piece.loaded is None:
             return
-        if self.plan.reviewer is not None:
-            for answer in answers:
-                self.plan.reviewer.add(self.found, answer)
-        if piece.frame is not None:
-            side = (piece.frame.tiling.side,) * 2
-            piece.weighed = {answer.task: piece.frame.tiling.weigh(resize_map(answer.logits, side).numpy()) for answer in answers}
-        else:
-            maps = {answer.task: self._map(answer.task, answer.probability()) for answer in answers}
-            piece.part = Part(piece.index, maps, piece.loaded.image if self.plan.wanted.overlay else None)
-            self._write(piece.part)
+        with self._failing():
+            if self.plan.reviewer is not None:
+                for answer in answers:
+                    self.plan.reviewer.add(self.found, answer)
+            if piece.frame is not None:
+                side = (piece.frame.tiling.side,) * 2
+                piece.weighed = {answer.task: piece.frame.tiling.weigh(resize_map(answer.logits, side).numpy()) for answer in answers}
+            else:
+                maps = {answer.task: self._map(answer.task, answer.probability()) for answer in answers}
+                piece.part = Part(piece.index, maps, piece.loaded.image if self.plan.wanted.overlay else None)
+                self._write(piece.part)
         piece.loaded = None  # the pixels are needed no longer
 
     def settle(self, piece: Piece) -> Path | Failure | None:
         """Take the pieces in order, from one thread; after the last one, the scan's path, or why it failed."""
         if self.failure is None:
-            if piece.frame is not None:
-                piece.frame.add(*piece.corner, piece.weighed)
-                if piece.corner == piece.frame.tiling.last:
-                    piece.part = self._assemble(piece.frame)
-                    self._write(piece.part)
-            if piece.part is not None:
-                for sink in self.sinks:
-                    sink.append(piece.part)
+            with self._failing():
+                if piece.frame is not None:
+                    piece.frame.add(*piece.corner, piece.weighed)
+                    if piece.corner == piece.frame.tiling.last:
+                        piece.part = self._assemble(piece.frame)
+                        self._write(piece.part)
+                if piece.part is not None:
+                    for sink in self.sinks:
+                        sink.append(piece.part)
         return self._end() if piece.last else None
 
     def cancel(self) -> None:
@@ -161,23 +163,31 @@ class Job:
 
     def _end(self) -> Path | Failure:
         try:
-            while self.failure is None and self.sinks:
-                self.sinks[0].finish()
-                self.sinks.pop(0)
-        except TPSegError as error:
-            self.failure = str(error)
+            with self._failing():
+                while self.failure is None and self.sinks:
+                    self.sinks[0].finish()
+                    self.sinks.pop(0)
         finally:
             self.cancel()
         if self.plan.reviewer is not None:
             self.plan.reviewer.close(self.found, self.failure is None)
         return self.found.path if self.failure is None else Failure(self.found.path, self.failure)
 
-    def _write(self, part: Part) -> None:
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Keep what goes wrong with this scan; raises what would go wrong with every other one too, such as a full disk."""
         try:
-            for sink in self.sinks:
-                sink.write(part)
+            yield
         except TPSegError as error:
             self.failure = str(error)
+        except OSError as error:
+            if ends_all(error):
+                raise
+            self.failure = unwritten(self.found, error)
+
+    def _write(self, part: Part) -> None:
+        for sink in self.sinks:
+            sink.write(part)
 
     def _map(self, task: str, probability: np.ndarray) -> Map:
         return self._finished(task, probability > 0.5, probability if self.plan.wanted.probability else None)
@@ -215,3 +225,12 @@ def open_job(found: Found, name: str, plan: Plan) -> Job:
         return Job(found, plan, views, sinks)
     except DataError as error:
         return Job(found, plan, failure=str(error))
+    except OSError as error:
+        if ends_all(error):
+            raise
+        return Job(found, plan, failure=unwritten(found, error))
+
+
+def unwritten(found: Found, error: OSError) -> str:
+    """Why a scan's results are not written, in a sentence."""
+    return f"{found.path}: its results cannot be written: {why_not_written(error)}"

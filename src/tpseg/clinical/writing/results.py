@@ -115,14 +115,17 @@ class PngSink(Sink):
         """kinds: of ENDINGS, which to write."""
         self.target, self.kinds = target, kinds
         self.digits = max(4, len(str(scan.frames - 1)))
-        self._stack = ExitStack()
-        self._folders: dict[tuple[str, str], Path] = {}
-        if scan.frames > 1:
+        self.several = scan.frames > 1
+        self._places: dict[tuple[str, str], Path] = {}
+        with ExitStack() as stack:  # what is begun is given up where a later name is refused
             for task in target.folders:
                 for kind in kinds:
                     folder = target.file(task, kind, "")
-                    refuse_foreign(folder)
-                    self._folders[task, kind] = self._stack.enter_context(replacing_folder(folder))
+                    if self.several:
+                        refuse_foreign(folder)
+                    place = replacing_folder(folder) if self.several else replacing(target.file(task, kind, ".png"))
+                    self._places[task, kind] = stack.enter_context(place)
+            self._stack = stack.pop_all()
 
     def write(self, part: Part) -> None:
         for task, found in part.maps.items():
@@ -134,8 +137,8 @@ class PngSink(Sink):
                     values = sixteen_bit(found.probability)
                 else:
                     values = found.mask.view(np.uint8) * np.uint8(255)
-                folder = self._folders.get((task, kind))
-                write_png(self.target.file(task, kind, ".png") if folder is None else folder / f"{part.index:0{self.digits}d}.png", values)
+                place = self._places[task, kind]
+                save_png(place / f"{part.index:0{self.digits}d}.png" if self.several else place, values)
 
     def finish(self) -> None:
         self._stack.close()
@@ -272,10 +275,9 @@ def sixteen_bit(probability: np.ndarray) -> np.ndarray:
     return values
 
 
-def write_png(path: Path, values: np.ndarray) -> None:
-    """Write an array as PNG, whole or not at all."""
-    with replacing(path) as new:
-        Image.fromarray(values).save(new, format="PNG")
+def save_png(path: Path, values: np.ndarray) -> None:
+    """Write an array as PNG."""
+    Image.fromarray(values).save(path, format="PNG")
 
 
 def _leave(stack: ExitStack) -> None:
