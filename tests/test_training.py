@@ -198,6 +198,18 @@ def test_a_task_without_training_cases_is_named(tmp_path):
         train_miniature(data, tmp_path / "run")
 
 
+def test_a_task_without_val_images_is_named_before_training_and_has_no_say_in_the_epoch(tmp_path, caplog):
+    data = write_discs(tmp_path / "data")
+    table = tmp_path / "data" / "dark_disc" / "split.csv"
+    table.write_text(table.read_text().replace("val", "test"))
+    run = train_miniature(data, tmp_path / "run", training={"epochs": 1})
+    assert [record.getMessage() for record in caplog.records if "no val images" in record.getMessage()] == [
+        "no val images of task dark_disc: the best epoch is chosen by the other tasks alone; draw some with 'tpseg data split'"
+    ]
+    assert history(run)["val/dice"].tolist() == history(run)["val/dice/bright_disc"].tolist()
+    assert "No val images of dark_disc: the epoch was picked by the other tasks alone." in (run / "model" / "README.md").read_text()
+
+
 def test_a_bad_image_is_named(tmp_path):
     data = write_discs(tmp_path / "data", train=2)
     bad = tmp_path / "data" / "dark_disc" / "01.png"

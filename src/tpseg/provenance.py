@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +45,11 @@ def provenance(seed: int, data: DataSet) -> tuple[dict[str, Any], str]:
         "machine": here["machine"],
     }
     return content, record
+
+
+def tasks_without_val(provenance: Mapping[str, Any]) -> list[str]:
+    """Tasks whose images were no part of the choice of the epoch, by the counts that `provenance` notes; [] where these are not known."""
+    return [task for task, counts in provenance.get("data", {}).get("cases", {}).items() if not counts["val"]]
 
 
 def circumstances() -> dict[str, Any]:

@@ -175,8 +175,10 @@ def train_in(crew: Crew, run: Run, prepared: bool = False) -> None:
     train_batches, val_batches = loaders(config, data, crew.rank, crew.size, cache)
     lightning.seed_everything(config.training.seed, workers=True, verbose=False)
     model = run.model(data.tasks)
-    if crew.rank == 0 and not prepared:
-        run.prepare()
+    if crew.rank == 0:
+        if not prepared:
+            run.prepare()
+        warn_of_unseen(data)
     total = math.ceil(len(train_batches) / config.training.accumulate) * config.training.epochs
     module = LesionModule(config, model, min(total, run.steps or total))
     place = going_on(out, module.total_steps, crew) if run.resume else None
@@ -227,6 +229,17 @@ def train_in(crew: Crew, run: Run, prepared: bool = False) -> None:
         saved = saved_so_far(saving.step)
         raise OutOfMemory(
             f"out of memory at training.batch_size {config.training.batch_size}: {advice(module, trainer, config, crew.size)}; {saved}"
+        )
+
+
+def warn_of_unseen(data: DataSet) -> None:
+    """Log the tasks that have no say in which epoch is kept."""
+    seen = {case.task for case in data.cases if case.split == "val"}
+    unseen = [name for name in data.tasks.names if name not in seen]
+    if unseen:
+        logger.warning(
+            "no val images of task %s: the best epoch is chosen by the other tasks alone; draw some with 'tpseg data split'",
+            ", ".join(unseen),
         )
 
 

@@ -33,6 +33,12 @@ def test_it_has_tasks_with_modality_counts_and_scores():
     assert "Trained 2026-01-02, seed 7, epoch 3, step 60, with tpseg 9.9." in lines
 
 
+def test_a_task_without_val_images_is_named_for_it_had_no_say_in_the_epoch():
+    assert "No val images of nodule: the epoch was picked by the other tasks alone." in card()
+    full = {"sha256": "ab" * 32, "cases": {"polyp": {"train": 5, "val": 2, "test": 1}}}
+    assert "No val images" not in render_card(ModelConfig(), TASKS, {**PROVENANCE, "data": full})
+
+
 def test_a_score_of_a_single_image_has_no_interval():
     assert _score({"dice": 0.75, "dice_interval": [None, None]}) == "0.750"
     assert _score({"dice": 0.75, "dice_interval": [0.7, 0.8]}) == "0.750 (0.700 to 0.800)"

@@ -213,6 +213,16 @@ def test_without_a_model_or_curves_the_page_still_shows_the_scores(run: Path) ->
     assert "No epoch of this run has ended yet" in page
 
 
+def test_a_task_without_val_images_is_named_beside_the_epoch_that_was_kept(run: Path) -> None:
+    assert "no val images" not in (run / "report.html").read_text(encoding="utf-8")
+    path = run / "model" / "provenance.json"
+    content = json.loads(path.read_text())
+    content["data"]["cases"]["polyp"]["val"] = 0
+    path.write_text(json.dumps(content))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "There are no val images of polyp: the epoch was picked by the other tasks alone." in page
+
+
 def test_moved_data_is_asked_for_and_then_used(run: Path, made: Path, tmp_path: Path) -> None:
     settings = yaml.safe_load((run / "settings.yaml").read_text())
     settings["run"]["data"] = "gone/tasks.yaml"

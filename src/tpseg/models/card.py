@@ -12,6 +12,7 @@ from tpseg.config import ModelConfig
 from tpseg.errors import DataError
 from tpseg.files import read_json_object, write_atomically
 from tpseg.foreign import markdown
+from tpseg.provenance import tasks_without_val
 from tpseg.tasks import TaskSet
 
 CARD = "README.md"
@@ -67,6 +68,7 @@ def _render(
         trunk=trunk,
         tasks=rows,
         evaluated=bool(scores),
+        unchosen=[markdown(str(name)) for name in tasks_without_val(provenance)],
         data=_data(data, tasks),
         trust=_trust(trust),
         owner=OWNER,

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tpseg.files import write_atomically
 from tpseg.prediction import Segmenter
+from tpseg.provenance import tasks_without_val
 from tpseg.report import figures, prototypes, tables
 from tpseg.report.content import Content, read_content
 from tpseg.report.figures import legend_height, render
@@ -67,6 +68,7 @@ def page(content: Content) -> dict[str, Any]:
         **prototype_part(content),
         "settings": tables.setting_tables(content.config, content.steps),
         "provenance": tables.provenance_table(content.provenance),
+        "unchosen": [content.titles().get(name, name) for name in tasks_without_val(content.provenance)],
         "kept": content.provenance.get("training", {}).get("epoch"),
         "percent": tables.percent,
     }
