@@ -19,7 +19,7 @@ from benchmarks.tables import grids, heading
 from tpseg.arguments import HelpPage, Parser
 from tpseg.errors import TPSegError, UsageError
 from tpseg.files import write_atomically
-from tpseg.hardware import pick_device
+from tpseg.hardware import bf16_is_native, pick_device
 from tpseg.models.trunk import TRUNK_SIZES
 from tpseg.progress import track_ends
 
@@ -72,7 +72,7 @@ def bench(arguments: Sequence[str], measure: Measure = measure_apart) -> int:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if load is not None and load > 1:
         errors.print(f"this machine is busy (load {load:.1f}): times will be too long, and ratios may be off", style="yellow")
-    cases = plan.plan(models, accelerator=device.type != "cpu", quick=given.quick)
+    cases = plan.plan(models, accelerator=device.type != "cpu", quick=given.quick, bf16=bf16_is_native(device))
     minutes = given.minutes if given.minutes is not None else QUICK_MINUTES if given.quick else MINUTES
     seconds = QUICK_SECONDS if given.quick else SECONDS
     with tempfile.TemporaryDirectory(prefix="tpseg-benchmark-") as scratch, track_ends("measuring", given.rounds * len(cases)) as ended:

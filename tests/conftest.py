@@ -95,8 +95,11 @@ def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> Path:
-    """The run folder of a miniature model that has learned the discs; tests that use it ask for `miniature_trunk` too."""
+    """The run folder of a miniature model that has learned the discs; tests that use it ask for `miniature_trunk` too.
+
+    After 12 epochs every seed tried finds every test disc with a Dice over 0.9 (42 to 44, AVX2); after 8 one seed found none of a task.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TRUNK_SIZES, "tiny", TRUNK)
-        recipe = {"epochs": 8, "learning_rate": 4e-3}
+        recipe = {"epochs": 12, "learning_rate": 4e-3}
         return train_miniature(discs, tmp_path_factory.mktemp("trained") / "run", training=recipe)

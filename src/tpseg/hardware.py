@@ -21,11 +21,16 @@ def pick_device(name: str | None = None) -> torch.device:
 
 
 def bf16_is_native(device: torch.device | None = None) -> bool:
-    """Whether this machine computes in bfloat16 rather than emulating it."""
+    """Whether this machine computes in bfloat16 rather than emulating it.
+
+    A processor counts for no more than PyTorch may use of it (ATEN_CPU_CAPABILITY).
+    """
     device = device or pick_device()
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu" and platform.machine() in ("x86_64", "AMD64"):
+        if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+            return False
         checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
         return any(check() for check in checks if check is not None)
     return False

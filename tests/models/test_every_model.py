@@ -196,12 +196,13 @@ class OfTasks(nn.Module):
 
 
 def test_it_exports_to_one_graph_with_the_same_outputs(make: Callable[..., LesionModel]) -> None:
-    fixed, image = OfTasks(make().eval(), [2, 0]).eval(), noise(2, 3, 64, 64)
+    """In float64: in float32 the graph's products round differently, which the gain of eq. (11) lifts, by how much is the processor's."""
+    fixed, image = OfTasks(make().double().eval(), [2, 0]).eval(), noise(2, 3, 64, 64).double()
     with torch.no_grad():
         program = torch.export.export(fixed, (image,))
         outputs = program.module()(image)
         for one, two in zip(outputs, fixed(image), strict=True):
-            torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+            torch.testing.assert_close(one, two, atol=1e-6 * max(1.0, two.abs().max().item()), rtol=0)
     targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert "aten.conv2d.default" in targets
     assert not any("_native_multi_head" in name or "_transformer_encoder" in name for name in targets)  # no ONNX operator has them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tpseg.data.phantoms import PHANTOM_TASKS, phantom
 from tpseg.data.transforms import preprocess, resize_mask
 from tpseg.export.runtime import ExportedNetwork
 from tpseg.export.traceable import hardened_part
+from tpseg.hardware import bf16_is_native
 from tpseg.models.model import LesionModel
 from tpseg.network import lower_weights
 from tpseg.prediction import as_rgb
@@ -60,7 +61,7 @@ class Comparison:
     dice: float
     """Between the two masks, over the whole batch."""
     seconds: dict[str, float]
-    """A call of the exported file, of PyTorch in 32 bit and of PyTorch in bfloat16 (`exported`, `torch`, `torch_bf16`)."""
+    """A call of the exported file, of PyTorch in 32 bit and, where the processor has it, in bfloat16 (`exported`, `torch`, `torch_bf16`)."""
 
     @property
     def same(self) -> bool:
@@ -101,7 +102,7 @@ class Report:
             table.add_column(heading, justify="right", no_wrap=True)
         for one in self.comparisons:
             numbers = (f"{one.difference:.1e}", f"{one.largest:.1f}", f"{one.dice:.5f}")
-            times = (f"{one.seconds[name]:.3f}" for name in ("exported", "torch", "torch_bf16"))
+            times = (f"{one.seconds[name]:.3f}" if name in one.seconds else "–" for name in ("exported", "torch", "torch_bf16"))
             table.add_row(f"{one.width} x {one.height}", str(one.batch), *numbers, *times)
         return table
 
@@ -132,8 +133,9 @@ def parity(
     """
     network = ExportedNetwork(path, "cpu", trust=True)  # written by us a moment ago
     part = hardened_part(model, network.tasks.names)
-    low = copy.deepcopy(part)
-    lower_weights(low)
+    low = copy.deepcopy(part) if bf16_is_native(torch.device("cpu")) else None
+    if low is not None:
+        lower_weights(low)
 
     def file(image: Tensor, task: Tensor) -> Tensor:
         return network(image, task, torch.arange(len(image))).logits
@@ -180,28 +182,32 @@ def as_function(model: LesionModel) -> Run:
     return run
 
 
-def compare(file: Run, part: LesionModel, low: LesionModel, samples: Sequence[Sample], size: int, batch: int) -> Comparison:
-    """One size and batch; part: of `hardened_part`, with the file's tasks, and low the same in bfloat16 (`lower_weights`)."""
+def compare(file: Run, part: LesionModel, low: LesionModel | None, samples: Sequence[Sample], size: int, batch: int) -> Comparison:
+    """One size and batch; part: of `hardened_part`, with the file's tasks, and low the same in bfloat16 (`lower_weights`), to be timed."""
     chosen = [samples[i % len(samples)] for i in range(batch)]
     image = torch.stack([preprocess(sample.image, size) for sample in chosen])
     task = torch.tensor([part.tasks.id(sample.task) for sample in chosen])
-    whole, half = as_function(part), as_function(low)
+    whole = as_function(part)
+    timed: dict[str, Callable[[], Tensor]] = {"exported": lambda: file(image, task), "torch": lambda: whole(image, task)}
+    if low is not None:
+        half = as_function(low)
 
-    def in_16_bit() -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return half(image, task)
+        def in_16_bit() -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return half(image, task)
 
+        timed["torch_bf16"] = in_16_bit
     expected, found = whole(image, task), file(image, task)
     return Comparison(
         *(size, size, batch),
         float((expected - found).abs().max()),
         float(expected.abs().max()),
         dice(expected.numpy() > 0, found.numpy() > 0),
-        measure({"exported": lambda: file(image, task), "torch": lambda: whole(image, task), "torch_bf16": in_16_bit}),
+        measure(timed),
     )
 
 
-def measure(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
+def measure(runs: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
     """Median seconds of each, called in turn so that a busy machine is busy for all."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(REPEATS + 1):
