@@ -45,7 +45,7 @@ def picture(height: int = 48, width: int = 64) -> np.ndarray:
 def test_it_finds_the_disc(segmenter, discs):
     for case in read_dataset(discs).split("test"):
         prediction, truth = segmenter(case.image, case.task), read_mask(case.mask).mask
-        assert 2 * (prediction.mask & truth).sum() / (prediction.mask.sum() + truth.sum()) > 0.6  # over 0.9 on every processor tried
+        assert 2 * (prediction.mask & truth).sum() / (prediction.mask.sum() + truth.sum()) > 0.6  # over 0.85 on every processor tried
 
 
 def test_a_prediction_has_the_images_size_and_its_mask_is_the_probability_over_one_half(segmenter):

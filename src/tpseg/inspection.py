@@ -98,7 +98,8 @@ def info_table(content: dict[str, Any]) -> Group:
     labels = {"per_task": "added by one more task", "adapter_route": "one adapter route"}
     for key, value in content["parameters"].items():
         sizes.add_row(f"parameters: {labels.get(key, key)}", f"{value:,}")
-    sizes.add_row(f"GFLOP at {content['image_size']} px (2 x MAC)", f"{content['flops'] / 1e9:,.1f}")
+    sizes.add_row(f"GMAC at {content['image_size']} px", f"{content['flops'] / 2e9:,.1f}")
+    sizes.add_row(f"GFLOP at {content['image_size']} px (2 x GMAC)", f"{content['flops'] / 1e9:,.1f}")
     tasks = Table(title="tasks")
     for heading in ("id", "task", "modality", "split b*"):
         tasks.add_column(heading)

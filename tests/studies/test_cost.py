@@ -62,15 +62,15 @@ def test_the_paper_preset_has_a_second_route_and_48_gate_steps_a_task(costs):
     assert ours(table, "Full model (8 tasks)") == 290_904_152
     assert ours(table, "TCA") == 3_425_760 + 3_373_056 + 48
     assert ours(table, "TCA", "Growth/task") == 3_373_056 + 48
-    assert ours(table, "TCA", "FLOPs") == 2 * ours(costs["release"], "TCA", "FLOPs")
+    assert ours(table, "TCA", "MACs") == 2 * ours(costs["release"], "TCA", "MACs")
 
 
 def test_multiply_adds_are_those_of_docs_paper(costs):
-    assert ours(costs["release"], "Full model (1 task)", "FLOPs") == pytest.approx(250.0e9, rel=5e-4)
-    assert ours(costs["paper"], "Full model (1 task)", "FLOPs") == pytest.approx(254.7e9, rel=5e-4)
+    assert ours(costs["release"], "Full model (1 task)", "MACs") == pytest.approx(250.0e9, rel=5e-4)
+    assert ours(costs["paper"], "Full model (1 task)", "MACs") == pytest.approx(254.7e9, rel=5e-4)
 
 
-@pytest.mark.parametrize("quantity", ["Parameters", "FLOPs"])
+@pytest.mark.parametrize("quantity", ["Parameters", "MACs"])
 @pytest.mark.parametrize("preset", ["release", "paper"])
 def test_the_parts_add_up_to_the_whole(costs, preset, quantity):
     parts = [ours(costs[preset], part, quantity) for part in ("TCA", "PGTD decoder", "Trunk", "Neck")]
@@ -81,19 +81,19 @@ def test_an_adapter_route_takes_two_products_a_token_worked_by_hand(costs):
     """2·r·C for each token; a block that begins a stage still sees the tokens of the stage before, hence 3, 6, 36, 3 blocks."""
     blocks = [(144, 128, 3), (288, 64, 6), (576, 32, 36), (1152, 16, 3)]
     assert sum(count for *_, count in blocks) == 48
-    assert ours(costs["release"], "TCA", "FLOPs") == sum(2 * 64 * width * side**2 * count for width, side, count in blocks)
+    assert ours(costs["release"], "TCA", "MACs") == sum(2 * 64 * width * side**2 * count for width, side, count in blocks)
 
 
 def test_percentages_worked_by_hand(costs):
     table = costs["release"].set_index(["module", "quantity"])
     assert table["ours"]["TCA", "Growth %"] == pytest.approx(3_373_056 / 263_921_843)
     assert table["difference"]["Full model (1 task)", "Parameters"] == pytest.approx(-0.003467, abs=1e-6)  # 263.921843 / 264.84 - 1
-    assert table["difference"]["Full model (8 tasks)", "FLOPs"] == pytest.approx(250.034 / 254.23 - 1, abs=1e-5)
+    assert table["difference"]["Full model (8 tasks)", "MACs"] == pytest.approx(250.034 / 254.23 - 1, abs=1e-5)
 
 
 def test_an_image_costs_the_same_however_many_tasks_there_are(costs):
-    assert ours(costs["paper"], "TCA", "FLOPs growth/task") == 0
-    assert ours(costs["paper"], "Full model (8 tasks)", "FLOPs") == ours(costs["paper"], "Full model (1 task)", "FLOPs")
+    assert ours(costs["paper"], "TCA", "MACs growth/task") == 0
+    assert ours(costs["paper"], "Full model (8 tasks)", "MACs") == ours(costs["paper"], "Full model (1 task)", "MACs")
 
 
 def test_the_papers_figures_are_printed_unchanged(costs):

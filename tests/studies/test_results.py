@@ -72,7 +72,7 @@ def test_a_separate_row_counts_only_when_all_its_tasks_are_done(finished: tuple[
 def test_table_and_figures_are_written(finished: tuple[Path, list[Cell]], data: DataSet) -> None:
     out, planned = finished
     study = replace(STUDY, name="drawn", figures=("fig6", "fig7", "gates", "gradients"))
-    table = Results(study, planned, data, out).write()
+    table = Results(study, planned, data, out, "tiny").write()
     assert table is not None
     folder = out / "drawn"
     assert {f"drawn.{kind}" for kind in ("md", "tex", "csv", "html")} <= {path.name for path in folder.iterdir()}
@@ -87,7 +87,7 @@ def test_table_and_figures_are_written(finished: tuple[Path, list[Cell]], data: 
 
 def test_a_row_that_failed_leaves_a_dash_and_the_others_stand(finished: tuple[Path, list[Cell]], data: DataSet) -> None:
     out, planned = finished
-    table = Results(STUDY, without(planned, "base"), data, out).write()
+    table = Results(STUDY, without(planned, "base"), data, out, "tiny").write()
     assert table is not None
     line = next(line for line in table.to_markdown().splitlines() if "Baseline" in line)
     assert "–" in line
@@ -96,13 +96,13 @@ def test_a_row_that_failed_leaves_a_dash_and_the_others_stand(finished: tuple[Pa
 
 def test_without_the_reference_there_is_a_table_and_no_test(finished: tuple[Path, list[Cell]], data: DataSet) -> None:
     out, planned = finished
-    table = Results(STUDY, without(planned, "full"), data, out).write()
+    table = Results(STUDY, without(planned, "full"), data, out, "tiny").write()
     assert table is not None
     assert "Baseline" in table.to_markdown()
 
 
 def test_nothing_finished_writes_nothing(tmp_path: Path, data: DataSet) -> None:
-    assert Results(STUDY, cells(STUDY, BUDGET, data, data.sha256(), [42]), data, tmp_path).write() is None
+    assert Results(STUDY, cells(STUDY, BUDGET, data, data.sha256(), [42]), data, tmp_path, "tiny").write() is None
     assert not any(tmp_path.iterdir())
 
 

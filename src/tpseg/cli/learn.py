@@ -168,11 +168,12 @@ def study(
     """Rerun a table or figure of the paper: train its rows, test them against the full model, write table and figures.
 
     NAME is table2, table3, table4, table5, fig5 to fig8, choices (what the paper leaves open), learned (what the model
-    learned), all, or a YAML file of variants. Finished models are not trained again; exits 1 if one failed.
+    learned), all, or a YAML file of variants; or verdict: which of the paper's claims the tables in --out bear out. Finished
+    models are not trained again; exits 1 if one failed.
 
     Args:
         name: The study, or several, comma-separated.
-        data: The data set's tasks.yaml; table5 needs none.
+        data: The data set's tasks.yaml; table5 and verdict need none.
         out: Folder for models, tables and figures; studies in one folder share their models.
         budget: tiny, small, medium, full, paper, or a YAML file: size, recipe and steps of every model.
         seeds: Number of seeds.
@@ -186,8 +187,14 @@ def study(
     from tpseg.studies.conduct import conduct, make_plan, plan_table, study_names
     from tpseg.studies.results import write_results
     from tpseg.studies.run import resolve_jobs
-    from tpseg.studies.table5 import table5
+    from tpseg.studies.table5 import table5, write_cost
+    from tpseg.studies.verdict import verdict_table
 
+    if name == "verdict":
+        table = verdict_table(out)
+        write_cost(out / "verdict", table)
+        out_console.print(table.to_terminal(), f"wrote {out / 'verdict'}", sep="\n")
+        return 0
     names = study_names(name)
     for part in table5(out / "table5", seconds=0 if dry_run else 45) if "table5" in names else ():
         out_console.print(part)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,13 +23,15 @@ from tpseg.studies.plan import Cell, Study
 from tpseg.studies.run import cell_folder, is_finished, read_scores
 from tpseg.studies.statistics import compare, summarise
 from tpseg.studies.tables import Table, study_table
+from tpseg.studies.verdict import SETTING
 
 
 class Results:
     """The finished cells of a study."""
 
-    def __init__(self, study: Study, cells: Sequence[Cell], data: DataSet, out: Path, protocol: str = "tpseg") -> None:
+    def __init__(self, study: Study, cells: Sequence[Cell], data: DataSet, out: Path, budget: str, protocol: str = "tpseg") -> None:
         self.study = study
+        self.budget = budget
         self.cells = [cell for cell in cells if is_finished(out, cell)]
         self.data = data
         self.out = out
@@ -47,6 +51,7 @@ class Results:
         reference = self.study.reference in set(self.scores["row"])
         comparison = compare(self.scores, self.study.reference, self.protocol) if reference else pd.DataFrame()
         table = study_table(self.study, self.summary, comparison, self.titles, self.protocol)
+        write_atomically(self.folder / SETTING, json.dumps(self.setting(), indent=2) + "\n")
         for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("csv", table.to_csv()), ("html", table.to_html())):
             write_atomically(self.folder / f"{self.study.name}.{suffix}", text)
         figures.learning_curves(self.folder / "curves", self.histories(), self.names)
@@ -55,6 +60,13 @@ class Results:
         for figure in self.study.figures if reference else ():
             FIGURES[figure](self)
         return table
+
+    def setting(self) -> dict[str, Any]:
+        """What the models of the reference row had in common; read again by `verdict`."""
+        cells = [cell for cell in self.cells if cell.row == self.study.reference] or self.cells
+        model = cells[0].config.model
+        common = {"budget": self.budget, "image_size": model.image_size, "steps": cells[0].steps(), "trunk": model.trunk}
+        return common | {"frozen": model.freeze, "seeds": sorted({cell.seed for cell in self.cells}), "protocol": self.protocol}
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -84,7 +96,7 @@ class Results:
 def write_results(plan: Plan, protocol: str) -> Iterator[tuple[Path, Table]]:
     """Write what each study of a plan has so far; its folder and its table, where a row is finished."""
     for study in plan.studies:
-        results = Results(study, plan.cells[study.name], plan.data, plan.out, protocol)
+        results = Results(study, plan.cells[study.name], plan.data, plan.out, plan.budget.name, protocol)
         table = results.write()
         if table is not None:
             yield results.folder, table

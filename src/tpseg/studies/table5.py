@@ -20,8 +20,8 @@ from tpseg.studies.cost import macs_by_part, skeleton
 from tpseg.studies.measuring import Measurement, Measuring
 from tpseg.studies.table_formats import DASH, Cell, Heading, Line, Table
 
-QUANTITIES = ("Parameters", "Growth/task", "Growth %", "FLOPs", "FLOPs growth/task", "FLOPs growth %")
-"""The paper's six columns. Its FLOPs are multiply-adds, two operations each; Growth % is of the whole model with one task."""
+QUANTITIES = ("Parameters", "Growth/task", "Growth %", "MACs", "MACs growth/task", "MACs growth %")
+"""The paper's six columns. What it calls FLOPs are multiply-adds (MACs), two operations each; Growth % is of the whole model with one task."""
 ONE, MANY = "Full model (1 task)", "Full model ({} tasks)"
 PRINTED: dict[str, tuple[str, ...]] = {
     "TCA": ("3.37 M", "+3.37 M", "1.27 %", "1.85 G", "0.028 G", "0.01 %"),
@@ -113,7 +113,7 @@ def cost_table(config: ModelConfig, tasks: int = 8) -> pd.DataFrame:
     for name, numbers in modules.items():
         known = PRINTED if tasks == 8 or name != MANY else {}
         for quantity, ours, printed in zip(QUANTITIES, numbers, known.get(name, ("",) * 6), strict=True):
-            if quantity in ("Parameters", "FLOPs") or (name in PRINTED and name != MANY):
+            if quantity in ("Parameters", "MACs") or (name in PRINTED and name != MANY):
                 paper = read_printed(printed)
                 difference = ours / paper - 1 if paper else np.nan
                 differs = abs(difference) > NOTABLE or (paper == 0 and ours != 0)
@@ -171,19 +171,19 @@ def reason(module: str, quantity: str, counts: Counts) -> str:
     return {
         ("TCA", "Parameters"): f"{adapters}.",
         ("TCA", "Growth %"): "The same growth, as a share of our own whole model; 3.37 of 264.84 M are the paper's 1.27 %.",
-        ("TCA", "FLOPs"): adapter_macs,
-        ("TCA", "FLOPs growth/task"): adapter_growth,
-        ("TCA", "FLOPs growth %"): adapter_growth,
+        ("TCA", "MACs"): adapter_macs,
+        ("TCA", "MACs growth/task"): adapter_growth,
+        ("TCA", "MACs growth %"): adapter_growth,
         ("PGTD prototypes", "Parameters"): prototypes,
         ("PGTD prototypes", "Growth/task"): f"The same: {counts.prototypes:,} prints as 0.001 M.",
         ("PGTD prototypes", "Growth %"): prototype_share,
         ("PGTD decoder", "Growth/task"): heads,
         ("PGTD decoder", "Growth %"): heads,
-        ("PGTD decoder", "FLOPs"): decoder_macs,
+        ("PGTD decoder", "MACs"): decoder_macs,
         (ONE, "Parameters"): f"{whole}.",
         (MANY, "Parameters"): f"{whole}.",
-        (ONE, "FLOPs"): f"{whole_macs}.",
-        (MANY, "FLOPs"): f"{whole_macs}.",
+        (ONE, "MACs"): f"{whole_macs}.",
+        (MANY, "MACs"): f"{whole_macs}.",
     }[(module, quantity)]
 
 
@@ -225,7 +225,7 @@ def beside_the_paper(costs: Mapping[str, pd.DataFrame]) -> Table:
     headings = [Heading("Table 5", "printed")]
     headings += [Heading(f"preset {name}", text) for name in costs for text in ("counted", "difference")]
     general = [
-        "FLOPs are multiply-adds of one image and one task, two operations each, as in the paper. Growth % is of the whole model with one "
+        "MACs: multiply-adds of one image and one task, two operations each; the paper calls them FLOPs. Growth % is of the whole model with one "
         "task. Trunk and neck are left out in the paper.",
         *(f"({number}) {note}" for number, note in enumerate(notes, 1)),
     ]
