@@ -61,7 +61,7 @@ class Comparison:
     dice: float
     """Between the two masks, over the whole batch."""
     seconds: dict[str, float]
-    """A call of the exported file, of PyTorch in 32 bit and, where the processor has it, in bfloat16 (`exported`, `torch`, `torch_bf16`)."""
+    """A call of the exported file, of PyTorch in 32 bit and, where it is native, in bfloat16 (`exported`, `torch`, `torch_bf16`)."""
 
     @property
     def same(self) -> bool:

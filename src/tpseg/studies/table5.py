@@ -21,7 +21,7 @@ from tpseg.studies.measuring import Measurement, Measuring
 from tpseg.studies.table_formats import DASH, Cell, Heading, Line, Table
 
 QUANTITIES = ("Parameters", "Growth/task", "Growth %", "MACs", "MACs growth/task", "MACs growth %")
-"""The paper's six columns. What it calls FLOPs are multiply-adds (MACs), two operations each; Growth % is of the whole model with one task."""
+"""The paper's six columns. What it calls FLOPs are multiply-adds (MACs). Growth % is of the whole model with one task."""
 ONE, MANY = "Full model (1 task)", "Full model ({} tasks)"
 PRINTED: dict[str, tuple[str, ...]] = {
     "TCA": ("3.37 M", "+3.37 M", "1.27 %", "1.85 G", "0.028 G", "0.01 %"),
@@ -225,8 +225,8 @@ def beside_the_paper(costs: Mapping[str, pd.DataFrame]) -> Table:
     headings = [Heading("Table 5", "printed")]
     headings += [Heading(f"preset {name}", text) for name in costs for text in ("counted", "difference")]
     general = [
-        "MACs: multiply-adds of one image and one task, two operations each; the paper calls them FLOPs. Growth % is of the whole model with one "
-        "task. Trunk and neck are left out in the paper.",
+        "MACs: multiply-adds of one image and one task, two operations each; the paper calls them FLOPs. Growth % is of the whole "
+        "model with one task. Trunk and neck are left out in the paper.",
         *(f"({number}) {note}" for number, note in enumerate(notes, 1)),
     ]
     tidy = pd.concat([table.assign(preset=name) for name, table in costs.items()])

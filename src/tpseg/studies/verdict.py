@@ -120,7 +120,8 @@ def verdict_table(tables: Path) -> Table:
 def _notes(found: list[Judged], tables: Path) -> list[str]:
     notes = [
         "Differences in average Dice, in percentage points: what is claimed to be better less what it is compared with. "
-        "Holds: the whole interval, over seeds and test images, lies on the paper's side of 0; reversed: on the other; not shown: 0 lies in it."
+        "Holds: the whole interval, over seeds and test images, lies on the paper's side of 0; reversed: on the other; not shown: "
+        "0 lies in it."
     ]
     for why in dict.fromkeys(one.why for one in found if one.why):
         places = ", ".join(one.claim.place for one in found if one.why == why)
