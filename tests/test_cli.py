@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import pytest
 from miniature import TASKS, settings_file, write_discs
 from PIL import Image
 
+from tpseg.arguments import Outcome, Verb, build_parser
 from tpseg.cli import VERBS, main
 from tpseg.data.manifest import read_dataset
 from tpseg.recipe import LesionModule
@@ -248,10 +252,9 @@ def test_data_split_then_check(run, make_pairs, tmp_path):
     code, out, _ = run("data", "split", tmp_path / "busi", "--task", "breast_lesion", "--modality", "ultrasound")
     assert code == 0
     assert "train" in out
-    code, out, _ = run("data", "check", tmp_path / "tasks.yaml", "--json", tmp_path / "findings.json")
+    code, out, _ = run("data", "check", tmp_path / "tasks.yaml", "--json")
     assert code == 0
-    assert "breast_lesion" in out
-    assert json.loads((tmp_path / "findings.json").read_text())
+    assert list(json.loads(out)["tasks"]) == ["breast_lesion"]
     Image.new("L", (3, 3)).save(tmp_path / "busi" / "masks" / "case00.png")
     code, out, _ = run("data", "check", tmp_path / "tasks.yaml")
     assert code == 1
@@ -281,6 +284,94 @@ def test_train_takes_single_settings_and_resumes(run, discs, tmp_path):
     code, _, err = run(*words, "--steps", 3, "--resume")
     assert code == 2
     assert "is finished, all 3 steps are done" in err
+
+
+# For programs: --json and --log
+
+
+def test_every_verb_can_be_read_by_a_program_and_kept_in_a_file():
+    for verb in VERBS:
+        options = {option for action in build_parser(verb, [])._actions for option in action.option_strings}
+        assert {"--json", "--log"} <= options, verb.name
+
+
+def test_a_prediction_as_json_names_each_file_what_was_found_and_what_was_written(run, trained, discs, tmp_path):
+    shutil.copy(discs.parent / "dark_disc" / "00.png", tmp_path / "good.png")
+    (tmp_path / "bad.png").write_text("no image")
+    code, out, err = run("predict", trained, tmp_path, "--all-tasks", "--out", tmp_path / "out", "--overlay", "--json")
+    summary = json.loads(out)  # which fails if anything else stands on stdout
+    assert (code, summary["verb"], summary["exit_code"]) == (1, "predict", 1)
+    assert "segmented 1 of 2 images" in err
+    assert [Path(one["file"]).name for one in summary["failures"]] == ["bad.png"]
+    assert "cannot be decoded" in summary["failures"][0]["reason"]
+    (image,) = summary["images"]
+    assert (Path(image["file"]).name, image["frames"], image["warnings"]) == ("good.png", 1, [])
+    assert [one["task"] for one in image["tasks"]] == list(TASKS)
+    for one in image["tasks"]:
+        mask = np.asarray(Image.open(tmp_path / "out" / one["task"] / "good.png"))
+        assert one["pixels"] == np.count_nonzero(mask)
+        assert one["share_of_image"] == one["pixels"] / mask.size
+        assert (one["area_mm2"], one["volume_mm3"], one["expected_dice"]) == (None, None, None)
+    assert sorted(image["outputs"]) == sorted(str(path) for path in (tmp_path / "out").rglob("*.png"))
+
+
+def test_what_libraries_and_children_print_is_no_part_of_the_json(capfd, monkeypatch):
+    def noisy() -> Outcome:
+        sys.stdout.write("from Python\n")
+        os.write(1, b"from C\n")
+        subprocess.run(["echo", "from a child"], check=True)
+        return Outcome({"path": Path("a"), "number": np.float32(0.5), "lost": float("nan"), "list": (np.arange(2),)})
+
+    monkeypatch.setattr("tpseg.cli.VERBS", (Verb("info", noisy),))
+    assert main(["info", "--json"]) == 0
+    said = capfd.readouterr()
+    found = {"path": "a", "number": 0.5, "lost": None, "list": [[0, 1]]}
+    assert json.loads(said.out) == {"verb": "info", "exit_code": 0, "warnings": [], **found}
+    assert all(words in said.err for words in ("from Python", "from C", "from a child"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "verb", "expected"),
+    [
+        (["predict", "nowhere", "x.png", "--json"], 2, "predict", "nowhere: not a model folder"),
+        (["data", "check", "nowhere.yaml", "--json"], 1, "data check", "nowhere.yaml: cannot be read"),
+        (["info", "small", "--sise", "3", "--json"], 2, "info", "did you mean '--size'?"),
+        (["data", "check", "tasks.yaml", "--json", "found.json"], 2, "data check", "--json takes no file"),
+        (["trian", "--json"], 2, None, "did you mean 'train'?"),
+        (["info", "small", "--json", "--log", "file/log"], 1, None, "file"),
+    ],
+)  # fmt: skip
+def test_an_error_is_json_too(run, tmp_path, monkeypatch, words, code, verb, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    found, out, err = run(*words)
+    summary = json.loads(out)
+    assert (found, summary["exit_code"], summary["verb"]) == (code, code, verb)
+    assert expected in summary["error"]
+    assert err.startswith("tpseg: ")
+
+
+def test_a_log_file_keeps_the_command_the_epochs_the_tables_and_how_it_ended(run, discs, tmp_path):
+    log, mine = tmp_path / "logs" / "all.txt", settings_file(tmp_path / "mine.yaml")
+    assert run("train", "--data", discs, "--out", tmp_path / "run", "--config", mine, "--steps", 3, "--log", log)[0] == 0
+    assert run("evaluate", tmp_path / "run", "--data", discs, "--log", log, "--device", "cpu")[0] == 0
+    assert run("evaluate", tmp_path / "run", "--data", "nowhere.yaml", f"--log={log}")[0] == 1
+    lines = log.read_text().splitlines()
+    assert [re.sub(r"^[\d:]{8}  [\d-]{10} ", "", line).split()[:2] for line in lines if " tpseg " in line[:29]] == [
+        ["tpseg", "train"], ["tpseg", "evaluate"], ["tpseg", "evaluate"],
+    ]  # fmt: skip
+    text = "\n".join(lines)
+    assert re.search(r"^\d\d:\d\d:\d\d  epoch 1/2  step 3/3", text, re.MULTILINE)
+    assert "Protocol: default" in text
+    assert f"wrote {tmp_path / 'run' / 'evaluation' / 'test'}.json" in text
+    assert "nowhere.yaml: cannot be read" in lines[-1]
+    assert "\x1b" not in text
+
+
+def test_evaluate_runs_on_the_device_that_is_named(run, trained, discs, tmp_path):
+    code, _, err = run("evaluate", trained, "--data", discs, "--out", tmp_path, "--device", "no_such")
+    assert code == 2
+    assert "no_such" in err
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
@@ -19,14 +20,26 @@ from tpseg.errors import UsageError, nearest
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 PROGRAM = "tpseg"
+JSON_HELP = "Print one JSON object on stdout and nothing else; what is for people goes to stderr."
+LOG_HELP = "Add what is said to this file too, with the time."
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a verb ended."""
+
+    summary: Mapping[str, Any]
+    """What it found and wrote, for --json: anything that JSON holds, and paths, dataclasses and numpy's numbers."""
+    code: int = 0
+    """The exit code."""
 
 
 @dataclass(frozen=True)
 class Verb:
-    """One command: its function's docstring is the help, its parameters are the options."""
+    """One command: its function's docstring is the help, its parameters are the options, beside those that every verb has."""
 
     name: str
-    function: Callable[..., int | None]
+    function: Callable[..., Outcome]
     positional: tuple[str, ...] = ()
     presets: bool = False
     """Whether --config names presets that set the other options' defaults."""
@@ -34,6 +47,21 @@ class Verb:
     @property
     def summary(self) -> str:
         return parse_docstring(inspect.getdoc(self.function) or "").short_description or ""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where any verb's words go."""
+
+    json: bool
+    """Whether stdout gets one JSON object and nothing else."""
+    log: Path | None
+    """A file that keeps what is said."""
+
+    @classmethod
+    def of(cls, arguments: Sequence[str]) -> Output:
+        """Looked up before anything is parsed, for a wrong option is told the same way."""
+        return cls("--json" in arguments, Path(log[-1]) if (log := option_values(arguments, "--log")) else None)
 
 
 class HelpPage(jsonargparse.DefaultHelpFormatter):
@@ -125,6 +153,8 @@ def build_parser(verb: Verb, arguments: Sequence[str]) -> Parser:
             usage.append(f"{option} {name.upper()}")
         else:
             parser.add_argument(option, type=kind, default=_plain_value(parameter.default), help=helps[name])
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+    parser.add_argument("--log", type=Optional[str], help=LOG_HELP)  # noqa: UP045 - jsonargparse shows it as is
     parser.usage = " ".join([*usage, "[options]"])
     if verb.presets:
         presets = merge(*[read_source(name) for name in preset_option(arguments)])
@@ -135,6 +165,9 @@ def build_parser(verb: Verb, arguments: Sequence[str]) -> Parser:
 
 def read_arguments(verb: Verb, arguments: Sequence[str]) -> dict[str, Any]:
     """The values that a command line gives to the verb's function; raises UsageError."""
+    for word, following in pairwise(arguments):
+        if word == "--json" and following.endswith(".json"):
+            raise UsageError(f"--json takes no file, it prints on stdout: --json > {following}")
     parser = build_parser(verb, arguments)
     values = parser.instantiate(parser.parse_args(bracket_lists(parser, arguments)))
     return {name: _as_path(values[name.rstrip("_")], parameter.annotation) for name, parameter in _parameters(verb.function).items()}
@@ -177,13 +210,18 @@ def _as_path(value: Any, kind: Any) -> Any:
 
 def preset_option(arguments: Sequence[str]) -> list[str]:
     """The names given to --config, comma-separated, once or several times."""
+    return [name for value in option_values(arguments, "--config") for name in value.split(",") if name]
+
+
+def option_values(arguments: Sequence[str], option: str) -> list[str]:
+    """What follows an option, as `--option VALUE` or `--option=VALUE`, each time that it is given."""
     found = []
     for index, word in enumerate(arguments):
-        if word == "--config" and index + 1 < len(arguments):
-            found += arguments[index + 1].split(",")
-        elif word.startswith("--config="):
-            found += word.removeprefix("--config=").split(",")
-    return [name for name in found if name]
+        if word == option and index + 1 < len(arguments):
+            found.append(arguments[index + 1])
+        elif word.startswith(f"{option}="):
+            found.append(word.removeprefix(f"{option}="))
+    return found
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from tpseg.errors import TPSegError, UsageError
+from tpseg.log_file import listening, log_path, logging_to
 
 GRACE = 5.0
 """Seconds that processes get to end by themselves before they are killed."""
@@ -121,7 +123,7 @@ def launch(work: Callable[[], object], count: int) -> None:
         receiver, sender = context.Pipe(duplex=False)
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "GROUP_RANK": 0, "MASTER_PORT": port}
         variables = {**os.environ, **{key: str(value) for key, value in place.items()}, "MASTER_ADDR": "127.0.0.1"}
-        processes.append(context.Process(target=_process, args=(work, variables, sender)))
+        processes.append(context.Process(target=_process, args=(work, variables, sender, log_path() if rank == 0 else None)))
         reports.append(receiver)
         processes[-1].start()
         sender.close()
@@ -165,14 +167,15 @@ def _free_port() -> int:
         return one.getsockname()[1]
 
 
-def _process(work: Callable[[], object], variables: dict[str, str], report: Connection) -> None:
-    """What a started process does: the work, or a report of what went wrong."""
+def _process(work: Callable[[], object], variables: dict[str, str], report: Connection, log: Path | None) -> None:
+    """What a started process does: the work, or a report of what went wrong. log: where what it says is kept too."""
     leave_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says what is to be done
     os.environ.clear()
     os.environ.update(variables)
     try:
-        work()
+        with logging_to(log), listening():
+            work()
     except KeyboardInterrupt:
         os._exit(130)
     except BaseException as error:

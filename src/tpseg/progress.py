@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tpseg.foreign import printable
+from tpseg.log_file import LoggedConsole
 
 Item = TypeVar("Item")
-console = Console(stderr=True)
+console = LoggedConsole(stderr=True)
 
 
 def track(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:

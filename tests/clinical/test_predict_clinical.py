@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -431,3 +432,36 @@ def test_failures_name_the_scan(segmenter: Segmenter, tmp_path: Path) -> None:
     (result,) = predict_files(segmenter, [tmp_path / "a.nii"], ["bright_disc"], tmp_path / "out")
     assert isinstance(result, Failure)
     assert result.file == tmp_path / "a.nii"
+
+
+# The summary
+
+
+@pytest.mark.parametrize("case", ["series", "one DICOM file", "at the detector", "volume", "video"])
+def test_the_summary_has_areas_and_volumes_where_known_and_names_every_file_that_was_written(run: Run, tmp_path: Path, case: str) -> None:
+    """A pixel is 0.5 x 0.75 mm, a slice 3 mm from the next; at the detector the patient is shown magnified, and a video says nothing."""
+    out, options = tmp_path / "out", ["--overlay"]
+    if case == "series":
+        write_series(tmp_path / "in", hounsfield())
+        options += ["--sr", "--window", "0,1500"]
+    elif case == "volume":
+        write_nifti(tmp_path / "in" / "a.nii.gz", hounsfield().transpose(2, 1, 0), np.diag([-0.75, -0.5, 3, 1]))
+        options += ["--probability"]
+    elif case == "video":
+        pytest.importorskip("av")
+        (tmp_path / "in").mkdir()
+        write_video(tmp_path / "in" / "a.mp4")
+    else:
+        element = "PixelSpacing" if case == "one DICOM file" else "ImagerPixelSpacing"
+        write_dicom(tmp_path / "in" / "a.dcm", hounsfield()[0], **{element: [0.5, 0.75]})
+        options += ["--format", "png"]
+    code, said, _ = run(tmp_path / "in", "--task", "bright_disc", "--out", out, "--json", *options)
+    (image,) = json.loads(said)["images"]
+    assert code == 0
+    written = {path for place in image["outputs"] for path in ([Path(place)] if Path(place).is_file() else Path(place).iterdir())}
+    assert written == {path for path in out.rglob("*") if path.is_file()}
+    (found,) = image["tasks"]
+    assert found["pixels"] > 100
+    area = found["pixels"] * 0.5 * 0.75
+    known = {"one DICOM file": (area, None), "series": (None, 3 * area), "volume": (None, 3 * area)}
+    assert (found["area_mm2"], found["volume_mm3"]) == pytest.approx(known.get(case, (None, None)))

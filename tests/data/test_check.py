@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tpseg.cli import main
 from tpseg.data import check
 from tpseg.data.check import CheckReport, Problem, check_dataset
 from tpseg.data.manifest import read_dataset
@@ -314,7 +315,6 @@ def test_nothing_readable_still_gives_a_report(folder: Path) -> None:
     assert len(report.problems) == 16
     assert report.tasks["lesion"].median_width is None
     assert report.tasks["lesion"].mean_lesion_share is None
-    json.loads(report.to_json())
     assert "errors: 16, warnings: 0" in printed(report)
 
 
@@ -339,10 +339,12 @@ def test_an_interrupt_does_not_wait_for_the_files_still_queued(tiny_dataset: Pat
     assert len(opened) < 20
 
 
-def test_json_holds_every_problem(folder: Path) -> None:
+def test_json_holds_every_problem(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(8):
         mask(folder, number).unlink()
-    report = json.loads(checked(folder).to_json())
+    capsys.readouterr()
+    assert main(["data", "check", str(folder.parent / "tasks.yaml"), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     assert [p["file"] for p in report["problems"]] == [f"lesion/masks/case{n:02d}.png" for n in range(8)]
     assert report["tasks"]["lesion"]["train"] == 3

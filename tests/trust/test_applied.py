@@ -88,6 +88,10 @@ def test_review_lists_every_image_and_leaves_the_masks(calibrated, predict, caps
     unwarned = table[~table["reasons"].str.contains("unlike|looks like")]
     assert unwarned["expected_dice"].is_monotonic_increasing
     assert "what to look at first" in capsys.readouterr().out
+    predict(calibrated, "again", "--review", "--json")
+    images = json.loads(capsys.readouterr().out)["images"]
+    said = {int(image["name"]): image["tasks"][0]["expected_dice"] for image in images}
+    assert said == dict(zip(table["name"].astype(int), table["expected_dice"], strict=True))
 
 
 def test_masks_at_the_calibrated_threshold_are_those_of_the_probability_and_said_to_be(calibrated, predict, capsys):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from tpseg.arguments import Outcome
 from tpseg.cli.words import Split, error_console, out_console
 
 
-def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> None:
+def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> Outcome:
     """Write the phantom data set: eight synthetic tasks that look like their modalities. No patient data, no download.
 
     Args:
@@ -19,21 +20,17 @@ def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> None
     """
     from tpseg.data.phantoms import write_phantoms
 
-    out_console.print(f"wrote {write_phantoms(out, cases, size, seed)}")
+    tasks_file = write_phantoms(out, cases, size, seed)
+    out_console.print(f"wrote {tasks_file}")
+    return Outcome({"tasks_file": tasks_file, "cases": cases, "size": size, "seed": seed})
 
 
-def data_list(json: bool = False) -> None:
-    """List the public data sets and layouts that data prepare knows: what they are, licence, where to get them.
-
-    Args:
-        json: Print JSON.
-    """
+def data_list() -> Outcome:
+    """List the public data sets and layouts that data prepare knows: what they are, licence, where to get them."""
     from tpseg.data.sources.listing import describe_sources, sources_table
 
-    if json:
-        out_console.print_json(data=describe_sources())
-    else:
-        out_console.print(sources_table())
+    out_console.print(sources_table())
+    return Outcome({"sources": describe_sources()})
 
 
 def data_prepare(
@@ -54,7 +51,7 @@ def data_prepare(
     annotations: str | None = None,
     channel: int | None = None,
     empty_slices: float | None = None,
-) -> None:
+) -> Outcome:
     """Turn a download into images, masks, a split.csv and a task of OUT/tasks.yaml; several sets may share one OUT.
 
     What cannot be used is left out and listed in SOURCE.md. The same command completes what an interrupted one began.
@@ -96,32 +93,29 @@ def data_prepare(
     out_console.print(f"{task_name}: {done.counts}")
     out_console.print(f"{'wrote' if done.anew else 'there already:'} {done.folder} and the task '{task_name}' in {done.tasks_file}")
     out_console.print(f"Licence, citation and what was left out: {done.folder / 'SOURCE.md'}. Next: tpseg data check {done.tasks_file}")
+    return Outcome({"task": task_name, **vars(done)})
 
 
-def data_check(data: Path, json: Path | None = None) -> int:
+def data_check(data: Path) -> Outcome:
     """Look for what hurts most: unreadable files, masks that do not fit, duplicates and groups across splits.
 
     Exits 1 if there are errors.
 
     Args:
         data: The data set's tasks.yaml.
-        json: Also write the findings to this file.
     """
     from tpseg.data.check import check_dataset
     from tpseg.data.manifest import read_dataset
-    from tpseg.files import write_atomically
     from tpseg.progress import track_calls
 
     dataset = read_dataset(data)
     with track_calls("checking") as progress:
         report = check_dataset(dataset, progress)
     out_console.print(report)
-    if json is not None:
-        write_atomically(json, report.to_json())
-    return 0 if report.ok else 1
+    return Outcome({"ok": report.ok, **vars(report)}, 0 if report.ok else 1)
 
 
-def data_stats(data: Path, out: Path | None = None, json: Path | None = None) -> int:
+def data_stats(data: Path, out: Path | None = None) -> Outcome:
     """Say what a data set is like: counts by task and split, sizes, lesions, grey values, with figures.
 
     Exits 1 if there are cases that cannot be read: they are named and left out.
@@ -129,29 +123,25 @@ def data_stats(data: Path, out: Path | None = None, json: Path | None = None) ->
     Args:
         data: The data set's tasks.yaml.
         out: Folder for the figures (PNG and SVG), statistics.csv, statistics.json and images.csv, a line for each image.
-        json: Also write the numbers to this file.
     """
     from tpseg.data.manifest import read_dataset
     from tpseg.data.statistics import measure_dataset
-    from tpseg.files import write_atomically
     from tpseg.progress import track_calls
 
     dataset = read_dataset(data)
     with track_calls("measuring") as progress:
         statistics = measure_dataset(dataset, progress)
     out_console.print(statistics)
-    if json is not None:
-        write_atomically(json, statistics.to_json())
     if out is not None:
         from tpseg.report.data_figures import draw_all
 
         statistics.write(out)
         figures = draw_all(statistics, out)
         out_console.print(f"wrote {out}: statistics.csv, images.csv, statistics.json and {len(figures)} figures")
-    return 1 if statistics.unreadable else 0
+    return Outcome(statistics.summary(), 1 if statistics.unreadable else 0)
 
 
-def data_view(data: Path, out: Path, task: str | None = None, split: Split | None = None, number: int = 8, seed: int = 0) -> int:
+def data_view(data: Path, out: Path, task: str | None = None, split: Split | None = None, number: int = 8, seed: int = 0) -> Outcome:
     """Draw a contact sheet: some images of each task with the contours of their masks.
 
     Exits 1 if there are cases that cannot be read: they stand there with the reason.
@@ -176,7 +166,8 @@ def data_view(data: Path, out: Path, task: str | None = None, split: Split | Non
     for tile in failed:
         error_console.sentence(tile.note, style="red")
     out_console.print(f"wrote {out}: {len(tiles) - len(failed)} images")
-    return 1 if failed else 0
+    summary = {"outputs": [out], "images": len(tiles) - len(failed), "failures": [tile.note for tile in failed]}
+    return Outcome(summary, 1 if failed else 0)
 
 
 def data_split(
@@ -188,7 +179,7 @@ def data_split(
     seed: int = 0,
     tasks: Path | None = None,
     overwrite: bool = False,
-) -> None:
+) -> Outcome:
     """Split a folder of image-mask pairs into train, val and test, whole groups at a time, and add it to a tasks.yaml.
 
     Args:
@@ -207,3 +198,4 @@ def data_split(
     table = split_folder(folder, task, modality, fractions, seed, group, target, overwrite)
     counts = ", ".join(f"{split} {number}" for split, number in table["split"].value_counts().items())
     out_console.print(f"wrote {folder / 'split.csv'} ({counts}) and the task '{task}' in {target}")
+    return Outcome({"task": task, "tasks_file": target, "split": folder / "split.csv", "cases": table["split"].value_counts().to_dict()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from tpseg.arguments import Outcome
 from tpseg.cli.words import out_console
 
 
@@ -32,7 +33,7 @@ def add_task(
     against: str | None = None,
     alone: bool = False,
     weights: str | None = None,
-) -> None:
+) -> Outcome:
     """Add a task to a trained model: the old tasks' outputs stay identical, bit for bit.
 
     Trains the new task's route, gate row, heads and prototypes with all else frozen, by the recipe of the run that MODEL lies in:
@@ -66,9 +67,10 @@ def add_task(
     out_console.print(tables(cost))
     out_console.print(f"grown: the best model is {out / 'model'}; the old tasks' tensors in it are the old model's, bit for bit")
     say_uncalibrated(model, out)
+    return Outcome({"run": out, "model": out / "model", "cost": cost})
 
 
-def remove_task(model: str, names: list[str], out: Path, weights: str | None = None) -> None:
+def remove_task(model: str, names: list[str], out: Path, weights: str | None = None) -> Outcome:
     """Take tasks out of a model; what the others answer stays identical. The shared parts do not forget what they have seen.
 
     Args:
@@ -79,11 +81,13 @@ def remove_task(model: str, names: list[str], out: Path, weights: str | None = N
     """
     from tpseg.growing import remove_tasks
 
-    out_console.print(f"wrote {remove_tasks(model, names, out, weights)}")
+    place = remove_tasks(model, names, out, weights)
+    out_console.print(f"wrote {place}")
     say_uncalibrated(model, out)
+    return Outcome({"model": place, "removed": names})
 
 
-def rename_task(model: str, old: str, new: str, out: Path, weights: str | None = None) -> None:
+def rename_task(model: str, old: str, new: str, out: Path, weights: str | None = None) -> Outcome:
     """Give a task of a model another name; what 'tpseg calibrate' found goes along.
 
     Args:
@@ -95,10 +99,12 @@ def rename_task(model: str, old: str, new: str, out: Path, weights: str | None =
     """
     from tpseg.growing import rename_task as run
 
-    out_console.print(f"wrote {run(model, old, new, out, weights)}")
+    place = run(model, old, new, out, weights)
+    out_console.print(f"wrote {place}")
+    return Outcome({"model": place, "old": old, "new": new})
 
 
-def merge(first: str, second: str, out: Path, weights: str | None = None) -> None:
+def merge(first: str, second: str, out: Path, weights: str | None = None) -> Outcome:
     """Put two models together that were grown from one parent: the first with the tasks that only the second has.
 
     Args:
@@ -113,3 +119,4 @@ def merge(first: str, second: str, out: Path, weights: str | None = None) -> Non
     out_console.print(f"wrote {place}: {first} with {', '.join(added)}")
     say_uncalibrated(first, out)
     say_uncalibrated(second, out)
+    return Outcome({"model": place, "added": added})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from tpseg.arguments import Outcome
 from tpseg.cli.words import Protocol, Split, error_console, out_console
 from tpseg.config import ModelConfig, SamplingConfig, TrainingConfig
 from tpseg.errors import UsageError
@@ -23,7 +24,7 @@ def train(
     model: ModelConfig = ModelConfig(),  # noqa: B008 - jsonargparse reads the default
     sampling: SamplingConfig = SamplingConfig(),  # noqa: B008
     training: TrainingConfig = TrainingConfig(),  # noqa: B008
-) -> None:
+) -> Outcome:
     """Train one model on all tasks of a data set.
 
     Args:
@@ -43,15 +44,18 @@ def train(
     """
     from tpseg.config import Config
     from tpseg.launching import is_first
+    from tpseg.models.checkpoint import read_provenance
     from tpseg.training import train as run
 
     settings = Config(model, sampling, training)
     run(settings, data, out, steps=steps, tasks=tasks, resume=resume, devices=devices, nodes=nodes, strategy=strategy)
     if is_first():
         out_console.print(f"trained: the best model is {out / 'model'}. Next: tpseg evaluate {out} --data {data}")
+    best = read_provenance(out / "model" / "provenance.json").get("training", {})
+    return Outcome({"run": out, "model": out / "model", "best": best})
 
 
-def reproduce(run: str, data: Path | None = None, out: Path | None = None) -> int:
+def reproduce(run: str, data: Path | None = None, out: Path | None = None) -> Outcome:
     """Repeat a training run from what it says of itself, and compare: weights bit by bit, and metrics. Exits 1 if they differ.
 
     Args:
@@ -65,7 +69,7 @@ def reproduce(run: str, data: Path | None = None, out: Path | None = None) -> in
     if found.table().row_count:
         out_console.print(found.table())
     out_console.print(found.verdict())
-    return 0 if found.same else 1
+    return Outcome({**vars(found), "same": found.same, "verdict": found.verdict()}, 0 if found.same else 1)
 
 
 def evaluate(
@@ -79,8 +83,9 @@ def evaluate(
     size: int = 512,
     weights: str | None = None,
     trust: bool = False,
+    device: str | None = None,
     batch_size: int = 8,
-) -> None:
+) -> Outcome:
     """Score a model, or masks made by anything else, under a named protocol.
 
     Args:
@@ -94,6 +99,7 @@ def evaluate(
         size: Input size in pixels that protocol 'tpseg' scores a predictions folder at.
         weights: File of the frozen trunk, if it is not where the model's config.json says.
         trust: Open a .pt2 file, which is a program and can do anything: only if you trust who made it.
+        device: cpu, cuda, mps; by default the fastest there is.
         batch_size: Images in a forward pass.
     """
     from tpseg.data.manifest import read_dataset
@@ -112,7 +118,7 @@ def evaluate(
         summary = evaluate_predictions(predictions, dataset, split, ["all"], place, size, watch=track)
     elif model is not None and predictions is None:
         place = out or place_of_evaluation(model)
-        segmenter = Segmenter(model, weights=weights, trust=trust)
+        segmenter = Segmenter(model, device=device, weights=weights, trust=trust)
         summary = evaluate_model(segmenter, dataset, split, ["all"], place, batch_size=batch_size, watch=track)
         if split == "test" and tasks is None and Path(model).is_dir():
             refresh_card(find_model(model), place / "test.json")
@@ -124,9 +130,11 @@ def evaluate(
     for warning in summary[names[0]].get("warnings", ()):
         error_console.sentence(f"warning: {warning}", style="red")
     out_console.print(f"wrote {place / split}.json (all protocols) and {place / split}.csv (a row per image)")
+    written = [place / f"{split}.json", place / f"{split}.csv"]
+    return Outcome({"split": split, "scores": {name: summary[name] for name in names}, "outputs": written})
 
 
-def compare(first: Path, second: Path, split: Split = "test") -> None:
+def compare(first: Path, second: Path, split: Split = "test") -> Outcome:
     """Compare two evaluations image by image: difference in Dice with intervals and a paired test.
 
     Args:
@@ -137,10 +145,12 @@ def compare(first: Path, second: Path, split: Split = "test") -> None:
     from tpseg.comparison import compare_evaluations, comparison_table
 
     tables = [path / "evaluation" / f"{split}.csv" if path.suffix != ".csv" else path for path in (first, second)]
-    out_console.print(comparison_table(compare_evaluations(*tables), (str(first), str(second))))
+    differences = compare_evaluations(*tables)
+    out_console.print(comparison_table(differences, (str(first), str(second))))
+    return Outcome({"first": first, "second": second, "split": split, "differences": differences.to_dict("records")})
 
 
-def report(run: Path, data: Path | None = None, split: Split = "test") -> None:
+def report(run: Path, data: Path | None = None, split: Split = "test") -> Outcome:
     """Write one self-contained HTML page about a run: data, curves, table, cases, gate, prototypes, settings, provenance.
 
     Args:
@@ -150,7 +160,9 @@ def report(run: Path, data: Path | None = None, split: Split = "test") -> None:
     """
     from tpseg.report import write_report
 
-    out_console.print(f"wrote {write_report(run, data, split)}")
+    page = write_report(run, data, split)
+    out_console.print(f"wrote {page}")
+    return Outcome({"outputs": [page]})
 
 
 def study(
@@ -164,7 +176,7 @@ def study(
     protocol: Protocol = "tpseg",
     jobs: int | None = None,
     dry_run: bool = False,
-) -> int:
+) -> Outcome:
     """Rerun a table or figure of the paper: train its rows, test them against the full model, write table and figures.
 
     NAME is table2, table3, table4, table5, fig5 to fig8, choices (what the paper leaves open), learned (what the model
@@ -200,36 +212,37 @@ def study(
         out_console.print(part)
     names = [one for one in names if one != "table5"]
     if not names:
-        return 0
+        return Outcome({"outputs": [] if dry_run else [out / "table5"]})
     if data is None:
         raise UsageError("--data: which data set? Give its tasks.yaml")
     plan = make_plan(names, data, out, budget, seeds, rows, steps)
     jobs = resolve_jobs(jobs)
     out_console.print(plan_table(plan, jobs))
+    counts = {"out": out, "models": len(plan.all_cells()), "to_train": len(plan.unfinished())}
     if dry_run:
-        return 0
+        return Outcome(counts)
     with track_ends("training models", len(plan.unfinished())) as ended:
         failures = conduct(plan, jobs, ended)
+    written = []
     for folder, table in write_results(plan, protocol):
+        written.append(folder)
         out_console.print(table.to_terminal(without=[task.title for task in plan.data.tasks]), f"wrote {folder}", sep="\n")
     for failure in failures:
         error_console.sentence(str(failure), style="red")
-    return 1 if failures else 0
+    failed = [{"cell": failure.cell.label, "reason": failure.reason, "log": failure.log} for failure in failures]
+    return Outcome({**counts, "outputs": written, "failures": failed}, 1 if failures else 0)
 
 
-def info(model: str, tasks: int = 8, size: int | None = None, json: bool = False) -> None:
+def info(model: str, tasks: int = 8, size: int | None = None) -> Outcome:
     """Say what a model or a preset consists of: tasks, splits, parameters by part, FLOPs.
 
     Args:
         model: Model folder, run folder, hub id, or preset names as in --config of train.
         tasks: Number of tasks, for a preset.
         size: Image size in pixels for the FLOPs; by default the model's own.
-        json: Print JSON.
     """
     from tpseg.inspection import describe, info_table
 
     content = describe(model, tasks, size)
-    if json:
-        out_console.print_json(data=content)
-    else:
-        out_console.print(info_table(content))
+    out_console.print(info_table(content))
+    return Outcome(content)

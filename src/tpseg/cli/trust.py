@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tpseg.arguments import Outcome
 from tpseg.cli.words import out_console
 
 
@@ -16,7 +17,7 @@ def calibrate(
     weights: str | None = None,
     device: str | None = None,
     batch_size: int = 8,
-) -> None:
+) -> Outcome:
     """Teach a model its limits: which task an image is, whether it is like anything learned, how sure its masks are.
 
     Fitted on train and val, reported on test. Writes trust.json and trust.safetensors into the model folder; from then on
@@ -61,3 +62,4 @@ def calibrate(
         draw_review(place / f"review_{stated.split}", pairs, stated)
     refresh_card(found.folder, place_of_evaluation(model) / "test.json")
     out_console.print(f"wrote {found.folder / 'trust.json'}, {place / 'calibration.json'} and figures beside it")
+    return Outcome({"model": found.folder, "found": found.trust.provenance, "outputs": [found.folder / "trust.json", place]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from tpseg.arguments import Outcome
 from tpseg.cli.words import Split, error_console, out_console
 from tpseg.errors import UsageError
 
@@ -34,7 +35,7 @@ def predict(
     workers: int | None = None,
     address: str | None = None,
     retry_failed: bool = False,
-) -> int:
+) -> Outcome:
     """Segment images: a mask for each, of its own size and kind. Bad files are named and skipped; then the exit code is 1.
 
     PNG, JPEG, TIFF and BMP become PNG; DICOM files and series a DICOM segmentation; NIfTI, NRRD and MetaImage volumes the same
@@ -105,11 +106,13 @@ def predict(
         for line in bulk.complaints():
             error_console.sentence(line, style="red")
         out_console.print(f"{bulk} in {out}")
-        return 1 if len(bulk.failures) else 0
+        summary = {"out": out, "masks": bulk.masks, "before": bulk.before, "failures": bulk.failures.to_dict("records")}
+        return Outcome(summary, 1 if len(bulk.failures) else 0)
     if workers is not None or address is not None or retry_failed:
         raise UsageError("--workers, --address and --retry-failed belong to --engine ray; leave them out or add it")
     from tpseg.clinical.reading.opening import find_scans
     from tpseg.prediction import Failure, Segmenter, choose_tasks, predict_files
+    from tpseg.prediction.tally import Tally
     from tpseg.progress import track_calls
     from tpseg.trust.advice import TABLE, required_adviser, write_advice
     from tpseg.trust.applied import apply_calibration
@@ -122,6 +125,7 @@ def predict(
     tasks = choose_tasks(segmenter.tasks, task, all_tasks)
     adviser = required_adviser(segmenter) if task == "auto" else segmenter.adviser
     finish, reviewer = apply_calibration(segmenter, threshold=threshold == "calibrated", probabilities=calibrated, review=review)
+    tally = Tally()
     with track_calls("segmenting") as watch:
         results = predict_files(
             segmenter,
@@ -139,6 +143,7 @@ def predict(
             adviser=adviser,
             reviewer=reviewer,
             finish=finish,
+            tally=tally,
             watch=watch,
         )
         failures = [result for result in results if isinstance(result, Failure)]
@@ -150,13 +155,18 @@ def predict(
         for advice in given.values():
             for warning in advice.warnings:
                 error_console.sentence(f"warning: {advice.name}: {warning}", style="yellow")
+    expected = {}
     if reviewer is not None:
-        write_review(reviewer.table({} if adviser is None else adviser.given), Path(out) / REVIEW)
+        review_list = reviewer.table({} if adviser is None else adviser.given)
+        expected = {(row["file"], row["name"], row["task"]): row["expected_dice"] for row in review_list.to_dict("records")}
+        write_review(review_list, Path(out) / REVIEW)
         out_console.print(f"wrote {Path(out) / REVIEW}: what to look at first")
     if finish is not None:
         out_console.print(finish.said())
     out_console.print(f"segmented {len(scans) - len(failures)} of {len(scans)} images into {out}")
-    return 1 if failures else 0
+    warned = {} if adviser is None else {scan: advice.warnings for scan, advice in adviser.given.items()}
+    summary = {"out": out, "images": tally.summary(expected, warned), "failures": failures}
+    return Outcome(summary, 1 if failures else 0)
 
 
 def export(
@@ -173,7 +183,7 @@ def export(
     calibration: int = 32,
     opset: int = 18,
     weights: str | None = None,
-) -> int:
+) -> Outcome:
     """Write a model, its gate hardened, to a file that runs without tpseg, and compare it with PyTorch.
 
     Exits 1 if a 32-bit file differs by more than 0.001 in a logit or agrees by less than Dice 0.999 in a mask.
@@ -196,7 +206,7 @@ def export(
     from tpseg.data.manifest import read_dataset
     from tpseg.export.conduct import export as run
 
-    same = True
+    same, written = True, []
     for path, report in run(
         model,
         format,
@@ -216,4 +226,5 @@ def export(
             out_console.print(table)
         out_console.print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json')}")
         same = same and (report.same or report.precision == "int8")
-    return 0 if same else 1
+        written.append({"file": path, **report.to_dict()})
+    return Outcome({"same": same, "outputs": written}, 0 if same else 1)

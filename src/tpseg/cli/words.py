@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from tpseg.foreign import printable
+from tpseg.log_file import LoggedConsole
 
 Protocol = Literal["default", "tpseg", "spider", "pranet", "nnunet", "all"]
 Split = Literal["train", "val", "test"]
 
 
-class SafeConsole(Console):
+class SafeConsole(LoggedConsole):
     """A console to which no file name and no file's text can send control characters: they are spelled out."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -46,3 +53,32 @@ def guard_log() -> None:
 
 out_console = SafeConsole(markup=False, highlight=False, soft_wrap=True)
 error_console = SafeConsole(stderr=True, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Within it, whatever is printed goes to stderr: by us, by libraries in any language, by the processes that are started."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: paths as text, dataclasses as objects, numpy's numbers as Python's, null for NaN and infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if hasattr(value, "tolist"):  # an array or a number of numpy
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from rich.console import Group
 from rich.table import Table
@@ -58,9 +57,6 @@ class CheckReport:
         """No errors; there may be warnings."""
         return not any(problem.level == "error" for problem in self.problems)
 
-    def to_json(self) -> str:
-        return json.dumps({"ok": self.ok, **asdict(self)}, indent=2) + "\n"
-
     def __rich__(self) -> Group:
         levels = Counter(problem.level for problem in self.problems)
         verdict = Text(f"errors: {levels['error']}, warnings: {levels['warning']}", style="green" if self.ok else "red")
@@ -91,5 +87,5 @@ def _problem_table(problems: Sequence[Problem]) -> Table:
             where = f"{problem.file}: " if problem.file else ""
             table.add_row(heading, problem.task, Text(where + problem.message, overflow="fold"))
         if len(alike) > SHOWN:
-            table.add_row(heading, "", f"and {len(alike) - SHOWN} more like these; the JSON report lists them all")
+            table.add_row(heading, "", f"and {len(alike) - SHOWN} more like these; --json lists them all")
     return table

@@ -79,19 +79,19 @@ class Statistics:
             **_intensity(histogram),
         }
 
-    def to_json(self) -> str:
+    def summary(self) -> dict[str, Any]:
         """The table as an object for each task, with its histogram, and what could not be read."""
         lines = self.table.astype(object).where(self.table.notna(), None).set_index("task", drop=False).to_dict("index")
         for task, histogram in self.histograms.items():
             lines[task]["histogram"] = dict(zip(CHANNELS, histogram.tolist(), strict=True))
-        return json.dumps({"source": self.source, "tasks": lines, "unreadable": self.unreadable}, indent=2) + "\n"
+        return {"source": self.source, "tasks": lines, "unreadable": self.unreadable}
 
     def write(self, folder: Path) -> None:
         """Write `statistics.csv` (a line for each task), `images.csv` (one for each image) and `statistics.json` into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "statistics.csv", self.table.to_csv(index=False, lineterminator="\n"))
         write_atomically(folder / "images.csv", self.images.to_csv(index=False, lineterminator="\n"))
-        write_atomically(folder / "statistics.json", self.to_json())
+        write_atomically(folder / "statistics.json", json.dumps(self.summary(), indent=2) + "\n")
 
     def __rich__(self) -> Group:
         lines: list[dict[str, Any]] = [dict(line) for line in self.table.to_dict("records")]  # type: ignore[arg-type]

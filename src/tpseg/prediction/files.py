@@ -19,6 +19,7 @@ from tpseg.clinical.writing.results import ENDINGS, SUFFIXES, Wanted
 from tpseg.errors import UsageError
 from tpseg.prediction.jobs import Failure, Job, Piece, Plan, open_job
 from tpseg.prediction.segmenter import Answer, Segmenter
+from tpseg.prediction.tally import Tally
 from tpseg.tasks import TaskSet
 from tpseg.trust.judging import AUTO
 
@@ -119,6 +120,7 @@ def predict_files(
     adviser: Adviser | None = None,
     reviewer: Reviewer | None = None,
     finish: Finish | None = None,
+    tally: Tally | None = None,
     watch: Watch = lambda done, total: None,
 ) -> Iterator[Path | Failure]:
     """Segment files and folders for one or several tasks into `out`; yields each scan's path when it is done, or its Failure.
@@ -130,6 +132,7 @@ def predict_files(
     DICOM scan. window, axis: as open_scan takes them; None for each task's own window. tile: cut frames into tiles of so many
     pixels and blend them. adviser: judges each scan first and keeps what it said; with one, the only task may be `auto`, the one
     that each scan looks most like. reviewer: keeps how sure each mask is. finish: the last step before a mask is written.
+    tally: counts what was found and names what was written.
 
     A bad file is reported and skipped. Files are read and written in threads while the network computes; about 3 · batch_size
     frames are in memory at a time, and of volumes and DICOM scans the masks, one byte a pixel, frame and task. Raises UsageError
@@ -153,7 +156,7 @@ def predict_files(
     scans = [scan for file in files for scan in as_found(file)]
     folders = {task: out / task if len(tasks) > 1 else out for task in known}
     wanted = Wanted(probability, overlay, report, png)
-    plan = Plan(segmenter, tasks, out, folders, wanted, window, axis, tile, adviser, reviewer, finish)
+    plan = Plan(segmenter, tasks, out, folders, wanted, window, axis, tile, adviser, reviewer, finish, tally)
     names = output_names(scans)
     refuse_overwriting(scans, names, plan)
     for scan, name in zip(scans, names, strict=True):

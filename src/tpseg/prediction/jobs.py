@@ -19,6 +19,7 @@ from tpseg.data.transforms import resize_map
 from tpseg.errors import DataError, TPSegError
 from tpseg.files import ends_all, why_not_written
 from tpseg.prediction.segmenter import Answer, Loaded, Segmenter, by_window
+from tpseg.prediction.tally import Tally
 
 if TYPE_CHECKING:
     from tpseg.trust.advice import Adviser
@@ -45,6 +46,8 @@ class Plan:
     """Keeps of each mask what it takes to say how sure it is."""
     finish: Finish | None = None
     """The last step before a mask and its probability are written: smallest masks, calibrated probabilities."""
+    tally: Tally | None = None
+    """Counts what was found and names what was written."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,8 @@ class Job:
                 if piece.part is not None:
                     for sink in self.sinks:
                         sink.append(piece.part)
+                    if self.plan.tally is not None:
+                        self.plan.tally.add(self.found, piece.part)
         return self._end() if piece.last else None
 
     def cancel(self) -> None:
@@ -162,15 +167,18 @@ class Job:
             self.sinks.pop().cancel()
 
     def _end(self) -> Path | Failure:
+        written: list[Path] = []
         try:
             with self._failing():
                 while self.failure is None and self.sinks:
                     self.sinks[0].finish()
-                    self.sinks.pop(0)
+                    written += self.sinks.pop(0).outputs()
         finally:
             self.cancel()
         if self.plan.reviewer is not None:
             self.plan.reviewer.close(self.found, self.failure is None)
+        if self.plan.tally is not None and self.failure is None:
+            self.plan.tally.close(self.found, self.views[0].scan, written)
         return self.found.path if self.failure is None else Failure(self.found.path, self.failure)
 
     @contextmanager

@@ -27,7 +27,7 @@ def test_every_public_set_is_listed_with_its_facts(capsys: pytest.CaptureFixture
 
 def test_the_list_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "list", "--json"]) == 0
-    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)["sources"]}
     assert list(listed) == list(SOURCES)
     assert listed["busi"]["counts"] == {"train": 486, "val": 161}
     assert listed["busi"]["task"] == "breast_lesion"

@@ -66,6 +66,11 @@ class DicomScan(Scan):
         """The header of the file that frame `index` lies in, and its number in that file, from 1; None in a single-frame file."""
         return (self.headers[0], index + 1) if self.multi_frame else (self.headers[index], None)
 
+    @property
+    def true_spacing(self) -> tuple[float, float] | None:
+        """None also for a spacing at the detector, which shows the patient magnified."""
+        return None if self.spacing_from == "ImagerPixelSpacing" else self.spacing
+
     def frame(self, index: int) -> np.ndarray:
         file, number = self._at(index)
         stored, photometric = file.stored(number)

@@ -21,6 +21,14 @@ class Scan(ABC):
     spacing: tuple[float, float] | None
     """Millimetres between rows and between columns of a frame; None where the file does not say."""
 
+    slice_spacing: float | None = None
+    """Millimetres between neighbouring frames; None where they are not evenly spaced slices."""
+
+    @property
+    def true_spacing(self) -> tuple[float, float] | None:
+        """Millimetres in the patient between rows and columns; None where nobody knows."""
+        return self.spacing
+
     @abstractmethod
     def frame(self, index: int) -> np.ndarray:
         """One frame as the model takes it, (H, W, 3) uint8; raises DataError that names the file if it cannot be decoded."""

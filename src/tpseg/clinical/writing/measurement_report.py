@@ -118,7 +118,7 @@ def observer(model: ModelIdentity) -> ObserverContext:
 
 def groups_of(scan: DicomScan, task: Task, masks: np.ndarray, number: int, segments: Segmentation, model: ModelIdentity) -> Iterator[Group]:
     """A task's groups of measurements: of its volume, then of each frame; number: its segment's."""
-    spacing = true_spacing(scan)
+    spacing = scan.true_spacing
     finding = finding_of(task)
     common: dict[str, Any] = {
         "tracking_identifier": TrackingIdentifier(uid=tracking_uid(task, model, scan.headers[0]), identifier=task.name),
@@ -166,11 +166,6 @@ def groups_of(scan: DicomScan, task: Task, masks: np.ndarray, number: int, segme
                 Measurement(LESIONS, found.parts, codes.UCUM.NoUnits),
             ],
         )
-
-
-def true_spacing(scan: DicomScan) -> tuple[float, float] | None:
-    """Millimetres in the patient between rows and columns; None also for a spacing at the detector, which shows him magnified."""
-    return None if scan.spacing_from == "ImagerPixelSpacing" else scan.spacing
 
 
 def length(found: Measures) -> float:

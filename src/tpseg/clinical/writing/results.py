@@ -91,6 +91,10 @@ class Sink:
     def cancel(self) -> None:
         """The scan failed: leave nothing behind."""
 
+    def outputs(self) -> list[Path]:
+        """The files and folders that lie there once it is finished."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Target:
@@ -146,6 +150,10 @@ class PngSink(Sink):
     def cancel(self) -> None:
         _leave(self._stack)
 
+    def outputs(self) -> list[Path]:
+        suffix = "" if self._folders else ".png"
+        return [self.target.file(task, kind, suffix) for task in self.target.folders for kind in self.kinds]
+
 
 class VolumeSink(Sink):
     """The masks of all frames in memory, one byte a voxel, then one file for each task: NIfTI for NIfTI, NRRD or MetaImage for these."""
@@ -163,15 +171,19 @@ class VolumeSink(Sink):
         from tpseg.clinical.reading.nifti import NiftiScan
         from tpseg.clinical.writing.volumes import write_itk, write_nifti
 
-        for task, volume in self.volumes.items():
+        for path, volume in zip(self.outputs(), self.volumes.values(), strict=True):
             if isinstance(self.scan, NiftiScan):
-                write_nifti(self.scan, volume, self.target.file(task, self.kind, ".nii.gz"))
+                write_nifti(self.scan, volume, path)
             else:
                 from tpseg.clinical.reading.itk import ItkScan
 
                 assert isinstance(self.scan, ItkScan)
-                suffix = ".nrrd" if self.scan.path.suffix.lower() == ".nrrd" else ".mha"
-                write_itk(self.scan, volume, self.target.file(task, self.kind, suffix))
+                write_itk(self.scan, volume, path)
+
+    def outputs(self) -> list[Path]:
+        nifti = suffix_of(self.scan.path) in NIFTI_SUFFIXES
+        suffix = ".nii.gz" if nifti else ".nrrd" if self.scan.path.suffix.lower() == ".nrrd" else ".mha"
+        return [self.target.file(task, self.kind, suffix) for task in self.volumes]
 
 
 class DicomSink(Sink):
@@ -190,11 +202,15 @@ class DicomSink(Sink):
     def finish(self) -> None:
         from tpseg.clinical.writing.segmentation_object import write_segmentation
 
-        write_segmentation(self.scan, self.masks, self.target.out / f"{self.target.name}.dcm", self.model)
-        if self.report:
+        mask, *report = self.outputs()
+        write_segmentation(self.scan, self.masks, mask, self.model)
+        for path in report:
             from tpseg.clinical.writing.measurement_report import write_report
 
-            write_report(self.scan, self.masks, self.target.out / f"{self.target.name}_report.dcm", self.model)
+            write_report(self.scan, self.masks, path, self.model)
+
+    def outputs(self) -> list[Path]:
+        return [self.target.out / f"{self.target.name}{ending}.dcm" for ending in ("", *(["_report"] if self.report else []))]
 
 
 class VideoSink(Sink):
@@ -208,7 +224,8 @@ class VideoSink(Sink):
         self.kind, self.rate = kind, rate_of(scan.path)
         self._stack = ExitStack()
         suffix = ".mkv" if kind == "" else ".mp4"
-        self._files = {task: self._stack.enter_context(replacing(target.file(task, kind, suffix))) for task in target.folders}
+        self._places = [target.file(task, kind, suffix) for task in target.folders]
+        self._files = {task: self._stack.enter_context(replacing(place)) for task, place in zip(target.folders, self._places, strict=True)}
         self._videos: dict[str, Video] = {}
         self._drawn: dict[tuple[int, str], np.ndarray] = {}
 
@@ -233,6 +250,9 @@ class VideoSink(Sink):
         for video in self._videos.values():
             video.close()
         _leave(self._stack)
+
+    def outputs(self) -> list[Path]:
+        return self._places
 
 
 def open_sinks(scan: Scan, target: Target, tasks: Sequence[Task], wanted: Wanted, model: Callable[[], ModelIdentity]) -> list[Sink]:
