@@ -46,6 +46,27 @@ def test_a_folder_is_mirrored(place):
     assert masks(["in"]) == ["a.png", "x/b.png", "x/c.png"]
 
 
+def test_linked_folders_are_searched_and_broken_links_stay_to_be_refused(place, caplog):
+    (place.parent / "store").mkdir()
+    (place.parent / "store" / "d.png").write_bytes(b"")
+    for name, target in (("linked", "../store"), ("round", "."), ("gone.png", "nowhere"), ("patient7", "unmounted")):
+        (place / name).symlink_to(target)
+    assert list(names(["in"]).values()) == ["a.png", "gone.png", "linked/d.png", "x/b.jpg", "x/c.TIF"]
+    assert f"{place}: 1 links lead nowhere: {place}/patient7" in caplog.text
+    assert "1 links to folders that are searched anyway" in caplog.text
+
+
+@pytest.mark.parametrize("store", ["", "memory://macos/"])
+def test_what_macos_writes_is_left_out_aloud(tmp_path, caplog, store):
+    fs, top = fsspec.url_to_fs(f"{store or tmp_path}/in")
+    for name in ("a.png", "._a.png", "__MACOSX/b.png"):
+        fs.makedirs(f"{top}/{name}".rpartition("/")[0], exist_ok=True)
+        fs.pipe_file(f"{top}/{name}", b"")
+    assert list(names([f"{store or tmp_path}/in"]).values()) == ["a.png"]
+    assert "2 " in caplog.text
+    assert "that macOS writes beside" in caplog.text
+
+
 def test_globs_files_and_lists(place):
     assert list(names(["in/x/*"]).values()) == ["b.jpg", "c.TIF"]
     assert list(names(["in/**/*.png"]).values()) == ["a.png"]

@@ -110,6 +110,30 @@ def test_globs_lists_and_files(tmp_path: Path) -> None:
         find_scans([str(tmp_path / "*.bmp")])
 
 
+def test_a_linked_folder_is_searched_and_a_series_in_it_has_the_links_name(tmp_path: Path) -> None:
+    """As DVC and datalad lay cohorts out: the names here, the files elsewhere, under names that are numbers."""
+    write_series(tmp_path / "store" / "4f3a", np.zeros((3, 4, 6), np.int16))
+    picture(tmp_path / "store" / "99" / "a.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "case1").symlink_to("../store/4f3a")
+    (tmp_path / "in" / "case2").symlink_to("../store/99")
+    found = find_scans([str(tmp_path / "in")])
+    assert [(one.name, len(one.files)) for one in found] == [("case1", 3), ("a", 1)]
+    assert open_scan(found[0]).frames == 3
+
+
+def test_a_link_that_leads_nowhere_is_found_and_refused_on_opening(tmp_path: Path) -> None:
+    """It may have been a scan, a folder of them or a DICOM file without a suffix; of a text nothing is missed."""
+    picture(tmp_path / "a.png")
+    for name in ("gone.png", "patient7", "1.2.840.17", "notes.txt"):
+        (tmp_path / name).symlink_to("nowhere")
+    found = find_scans([str(tmp_path)])
+    assert [one.path.name for one in found] == ["a.png", "1.2.840.17", "gone.png", "patient7"]
+    for one in found[1:]:
+        with pytest.raises(DataError, match=f"{one.path}: a link to nowhere, where nothing is"):
+            open_scan(one)
+
+
 def test_a_missing_file_is_found_and_refused_on_opening(tmp_path: Path) -> None:
     (found,) = find_scans([str(tmp_path / "gone.png")])
     with pytest.raises(DataError, match="no such file"):

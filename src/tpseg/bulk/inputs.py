@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from tpseg.bulk.store import Folder, address, locate
-from tpseg.clinical.reading.opening import DICOM_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES
+from tpseg.clinical.reading.opening import DICOM_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES, may_be_scan
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.errors import DataError, UsageError, few
 from tpseg.prediction import choose_tasks
+from tpseg.searching import is_of_macos, search
 from tpseg.tasks import TaskSet
+
+log = logging.getLogger(__name__)
 
 CLINICAL_SUFFIXES = (*DICOM_SUFFIXES, *NIFTI_SUFFIXES, *ITK_SUFFIXES, *VIDEO_SUFFIXES)
 BY_IMAGE = "by image"
@@ -62,7 +68,7 @@ def _read_input(entry: str, several: bool, out: Folder) -> pd.DataFrame:
             raise UsageError(
                 f"--out {out.address()}: lies in {entry}, so that the next run would take masks for images; choose another --out"
             )
-        listed = sorted(fs.find(top))
+        listed = _files_in(fs, top)
         refuse_clinical(listed)
         files = [file for file in listed if file.lower().endswith(IMAGE_SUFFIXES)]
         cut = len(top.rpartition("/")[0] if several else top) + 1
@@ -74,6 +80,22 @@ def _read_input(entry: str, several: bool, out: Folder) -> pd.DataFrame:
         files = [file for file in sorted(fs.glob(path)) if not fs.isdir(file)]
         return _table([address(fs, file) for file in files], [file[len(steady) + 1 :] for file in files])
     return _table([address(fs, path)], [PurePosixPath(path).name])
+
+
+def _files_in(fs: AbstractFileSystem, top: str) -> list[str]:
+    """All files in a folder and below, in order; on a local disk links are followed, and those that lead nowhere are among them."""
+    if isinstance(fs, LocalFileSystem):
+        below = search(Path(top))
+        lost = [link for link in below.broken if may_be_scan(link) and not link.suffix]
+        if lost:
+            log.warning(f"{top}: {len(lost)} links lead nowhere: {few(sorted(map(str, lost)), 3)}")
+        return sorted(path.as_posix() for path in (*below.files, *below.broken))
+    listed = sorted(fs.find(top))
+    macos = [file for file in listed if any(is_of_macos(part) for part in file[len(top) :].split("/"))]
+    if macos:
+        log.warning(f"{top}: {len(macos)} files that macOS writes beside those of others (._*, __MACOSX) are left out: {few(macos, 3)}")
+    left_out = set(macos)
+    return [file for file in listed if file not in left_out]
 
 
 def _read_manifest(entry: str) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tpseg.clinical.reading.scan import Scan
 from tpseg.clinical.reading.sniffing import looks_like_dicom
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.errors import DataError, UsageError
+from tpseg.searching import search
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".nrrd", ".mha", ".mhd")
@@ -63,16 +65,26 @@ def find_scans(inputs: Sequence[str]) -> list[Found]:
 
 
 def find_in_folder(folder: Path) -> list[Found]:
-    """The scans in a folder and its subfolders, in the order of their names."""
+    """The scans in a folder and its subfolders, linked ones too, in the order of their names; links that lead nowhere after them.
+
+    Such a link is refused on opening. One that has the suffix of no scan, `notes.txt`, is passed over as such a file is.
+    """
+    below = search(folder)
     by_folder: dict[Path, list[Path]] = defaultdict(list)
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+    for file in below.files:
         by_folder[file.parent].append(file)
     found = []
     for place, files in by_folder.items():
         dicom = [file for file in files if is_dicom(file)]
         found += _each(file for file in files if suffix_of(file) in SUFFIXES and suffix_of(file) not in DICOM_SUFFIXES)
         found += _series(place, dicom)
-    return found
+    return found + _each(link for link in below.broken if may_be_scan(link))
+
+
+def may_be_scan(link: Path) -> bool:
+    """Whether a link that leads nowhere may have led to a scan, or a folder of them: by its suffix, `1.2.840.17` having none."""
+    suffix = suffix_of(link)
+    return suffix in SUFFIXES or not suffix[1:2].isalpha()
 
 
 def open_scan(found: Found | Path | str, *, window: str = "", axis: str = "") -> Scan:
@@ -95,7 +107,7 @@ def open_scan(found: Found | Path | str, *, window: str = "", axis: str = "") ->
     path, suffix = found.path, suffix_of(found.path)
     if len(found.files) == 1 and not path.is_dir():
         if not path.exists():
-            raise DataError(f"{path}: no such file")
+            raise DataError(f"{path}: {f'a link to {os.readlink(path)}, where nothing is' if path.is_symlink() else 'no such file'}")
         if suffix in IMAGE_SUFFIXES:
             return PictureScan(path, found.name)
         if suffix in NIFTI_SUFFIXES:
@@ -155,5 +167,5 @@ def _series(folder: Path, files: Sequence[Path]) -> Iterator[Found]:
         if len(group) == 1:
             yield Found(group[0], (group[0],), name_of(group[0]))
         else:
-            name = folder.resolve().name
+            name = os.path.basename(os.path.abspath(folder))  # a link's own name
             yield Found(folder, tuple(group), name if len(stacks) == 1 else f"{name}_{stacks.index(group) + 1}")
