@@ -151,7 +151,7 @@ class PngSink(Sink):
         _leave(self._stack)
 
     def outputs(self) -> list[Path]:
-        suffix = "" if self._folders else ".png"
+        suffix = "" if self.several else ".png"
         return [self.target.file(task, kind, suffix) for task in self.target.folders for kind in self.kinds]
 
 
