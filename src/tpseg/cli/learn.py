@@ -206,7 +206,7 @@ def study(
         table = verdict_table(out)
         write_cost(out / "verdict", table)
         out_console.print(table.to_terminal(), f"wrote {out / 'verdict'}", sep="\n")
-        return 0
+        return Outcome({"outputs": [out / "verdict"]})
     names = study_names(name)
     for part in table5(out / "table5", seconds=0 if dry_run else 45) if "table5" in names else ():
         out_console.print(part)
