@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from miniature import disc
 from PIL import Image
 
 from tpseg.cli import main
-from tpseg.errors import UsageError
+from tpseg.errors import DataError, UsageError
 from tpseg.prediction import Segmenter
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk_module")
@@ -65,18 +67,51 @@ def test_masks_are_the_same_with_and_without_a_record(calibrated, trained, image
 def test_the_verb_segments_each_image_for_its_own_task_and_lists_what_is_strange(calibrated, images, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["predict", str(calibrated), str(images), "--task", "auto", "--out", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["bright_disc.png", "dark_disc.png", "judgements.csv", "noise.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["bright_disc.png", "dark_disc.png", "judgements.csv"]
     by_file = pd.read_csv(out / "judgements.csv", keep_default_na=False)
     by_file.index = [Path(file).name for file in by_file["file"]]
     assert by_file["task"]["bright_disc.png"] == "bright_disc"
     assert by_file["task"]["dark_disc.png"] == "dark_disc"
+    assert by_file["task"]["noise.png"] == ""
     assert by_file["outlier"].tolist() == [False, False, True]
-    errors = capsys.readouterr().err
+    said = capsys.readouterr()
+    errors = " ".join(said.err.split())
     assert "noise.png: unlike anything the model was trained on" in errors
+    assert "no mask of 1 of 3 images, which look like no task: " in errors
+    assert errors.endswith("noise.png")
+    assert "skipped" not in errors
+    assert "segmented 2 of 3 images" in said.out
     assert "dark_disc.png:" not in errors
     expected = tmp_path / "expected"
     main(["predict", str(calibrated), str(images / "dark_disc.png"), "--task", "dark_disc", "--out", str(expected)])
     assert (out / "dark_disc.png").read_bytes() == (expected / "dark_disc.png").read_bytes()
+
+
+def test_auto_declines_what_looks_like_no_task(calibrated, images, tmp_path, capsys):
+    """Noise is no disc of either task: in Python an error, by the verb no mask and, where nothing else is left, exit code 1."""
+    segment = Segmenter(calibrated, device="cpu")
+    for ask in (segment, segment.scan):
+        with pytest.raises(
+            DataError, match=r"noise\.png: unlike anything .* times the limit\): no task is chosen and no mask made; name a"
+        ):
+            ask(images / "noise.png", task="auto")
+    with pytest.raises(DataError, match="no task is chosen"):
+        segment.tasks_of(images / "noise.png", ["dark_disc", "auto"])
+    assert segment(images / "noise.png", task="dark_disc").expected_dice is None  # a named task is segmented, but nothing is expected of it
+    assert segment(images / "dark_disc.png", task="bright_disc").expected_dice is None
+    assert segment(images / "dark_disc.png", task="dark_disc").expected_dice is not None
+    words = ["predict", str(calibrated), str(images / "noise.png"), "--review", "--json", "--out", str(tmp_path / "out")]
+    assert main([*words, "--task", "dark_disc"]) == 0
+    ((image,), declined) = itemgetter("images", "declined")(json.loads(capsys.readouterr().out))
+    assert (image["tasks"][0]["expected_dice"], declined) == (None, [])
+    shutil.rmtree(tmp_path / "out")
+    assert main([*words, "--task", "auto"]) == 1
+    (images_made, (declined,)) = itemgetter("images", "declined")(json.loads(capsys.readouterr().out))
+    assert (images_made, Path(declined["file"]).name) == ([], "noise.png")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["judgements.csv", "review.csv"]
+    (row,) = pd.read_csv(tmp_path / "out" / "review.csv", keep_default_na=False).to_dict("records")
+    assert (row["name"], row["task"], row["expected_dice"], row["share_of_image"]) == ("noise", "", "", "")
+    assert "no task is chosen" in row["reasons"]
 
 
 def test_the_verb_warns_of_the_wrong_task_and_exits_with_0(calibrated, images, tmp_path, capsys):

@@ -50,6 +50,17 @@ def test_an_outlier_is_said_to_be_one_and_no_task_is_guessed():
         assert found.warnings(asked, TASKS) == ["unlike anything the model was trained on (12.5 times the limit); do not rely on its mask"]
 
 
+def test_auto_is_the_most_likely_task_or_none():
+    near = Judgement((("skin_lesion", 0.6), ("breast_lesion", 0.4)), strangeness=1.0, doubt=0.3)
+    far = Judgement(near.ranking, strangeness=1.1, doubt=0.3)
+    assert near.choose(["auto"]) == ("skin_lesion",)
+    assert near.choose(["breast_lesion", "auto"]) == ("breast_lesion", "skin_lesion")
+    assert far.choose(["auto"]) == ()
+    assert far.choose(["breast_lesion"]) == ("breast_lesion",)
+    (said,) = far.warnings([], TASKS)
+    assert said.startswith("unlike anything the model was trained on (1.1 times the limit): no task is chosen and no mask made")
+
+
 def test_frames_are_judged_together():
     frames = torch.tensor([[5.8], [6.0], [200.0]])  # one slice at the end of a volume is strange
     found = judge_together(TRUST, frames)

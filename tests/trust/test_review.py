@@ -64,20 +64,29 @@ def answer(inside: float, side: int = 8, rows: int = 4) -> Answer:
     return Answer(logits, None, (side, side), "lesion")
 
 
+def judged(strangeness: float) -> Judgement:
+    return Judgement((("lesion", 1.0),), strangeness, doubt=0.5)
+
+
 def test_the_least_sure_comes_first_and_what_was_warned_of_before_all():
     reviewer = Reviewer(CONFIDENCE)
-    for name, inside in (("sure", 5.0), ("unsure", 0.4), ("empty", -5.0), ("strange", 6.0)):
+    for name, inside in (("sure", 5.0), ("unsure", 0.4), ("empty", -5.0), ("other", 0.1), ("strange", 6.0)):
         reviewer.add(found(name), answer(inside))
         reviewer.close(found(name), whole=True)
     warning = "unlike anything the model was trained on (3.0 times the limit); do not rely on its mask"
-    judgement = Judgement((("lesion", 1.0),), strangeness=3.0, doubt=0.5)
-    table = reviewer.table({found("strange"): Advice("strange", ("lesion",), judgement, (warning,))})
+    table = reviewer.table({
+        found("strange"): Advice("strange", ("lesion",), judged(3.0), (warning,)),
+        found("other"): Advice("other", ("lesion",), judged(0.9), ("looks like another task",)),
+        found("strangest"): Advice("strangest", (), judged(5.0), ("no task is chosen",)),  # which `auto` declined: there is no mask
+        found("sure"): Advice("sure", ("lesion",), judged(0.1), ()),
+    })  # fmt: skip
     assert list(table.columns) == list(COLUMNS)
-    assert list(table["name"]) == ["strange", "empty", "unsure", "sure"]
-    assert list(table["reasons"]) == [warning, "empty mask", "", ""]
-    assert table["expected_dice"].tolist()[2:] == pytest.approx([2 * 0.6 / 1.6, 0.995], abs=0.005)  # a mask of 0.6 and of 0.993
-    assert table["share_of_image"].tolist() == [0.5, 0, 0.5, 0.5]
-    assert (table["threshold"] == 0.5).all()
+    assert list(table["name"]) == ["strangest", "strange", "other", "empty", "unsure", "sure"]
+    assert list(table["reasons"]) == ["no task is chosen", warning, "looks like another task", "empty mask", "", ""]
+    assert table["expected_dice"].isna().tolist() == [True, True, True, False, False, False]
+    assert table["expected_dice"].tolist()[4:] == pytest.approx([2 * 0.6 / 1.6, 0.995], abs=0.005)  # a mask of 0.6 and of 0.993
+    assert table["share_of_image"].tolist()[1:] == [0.5, 0.5, 0, 0.5, 0.5]
+    assert (table["threshold"][1:] == 0.5).all()
 
 
 def test_frames_of_a_scan_are_one_line_and_a_scan_that_failed_none():

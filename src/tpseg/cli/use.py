@@ -7,7 +7,7 @@ from typing import Literal
 
 from tpseg.arguments import Outcome
 from tpseg.cli.words import Split, error_console, out_console
-from tpseg.errors import UsageError
+from tpseg.errors import UsageError, few
 
 
 def predict(
@@ -47,7 +47,7 @@ def predict(
         model: Model folder, run folder or hub id.
         inputs: Files, folders, globs, or @FILE with a path per line; a folder of DICOM files is a scan for each series.
         task: Name of the task, as `tpseg info MODEL` lists them; auto for the one that each image looks most like, if 'tpseg calibrate'
-            was run on the model.
+            was run on the model: an image that looks like none gets no mask, and is named.
         all_tasks: Segment for every task of the model, in a folder per task.
         out: Folder for the masks; with --engine ray also a URL.
         probability: Also write the probability: 16-bit PNG, for volumes 32-bit floats in their own format.
@@ -111,7 +111,7 @@ def predict(
     if workers is not None or address is not None or retry_failed:
         raise UsageError("--workers, --address and --retry-failed belong to --engine ray; leave them out or add it")
     from tpseg.clinical.reading.opening import find_scans
-    from tpseg.prediction import Failure, Segmenter, choose_tasks, predict_files
+    from tpseg.prediction import Declined, Failure, Segmenter, choose_tasks, predict_files
     from tpseg.prediction.tally import Tally
     from tpseg.progress import track_calls
     from tpseg.trust.advice import TABLE, required_adviser, write_advice
@@ -146,7 +146,9 @@ def predict(
             tally=tally,
             watch=watch,
         )
-        failures = [result for result in results if isinstance(result, Failure)]
+        unmade = [result for result in results if isinstance(result, Failure)]
+    declined = [one for one in unmade if isinstance(one, Declined)]
+    failures = [one for one in unmade if not isinstance(one, Declined)]
     for failure in failures:
         error_console.sentence(f"skipped: {failure.reason}", style="red")
     if adviser is not None:
@@ -158,15 +160,19 @@ def predict(
     expected = {}
     if reviewer is not None:
         review_list = reviewer.table({} if adviser is None else adviser.given)
-        expected = {(row["file"], row["name"], row["task"]): row["expected_dice"] for row in review_list.to_dict("records")}
+        expects = review_list.dropna(subset="expected_dice")
+        expected = {(row["file"], row["name"], row["task"]): row["expected_dice"] for row in expects.to_dict("records")}
         write_review(review_list, Path(out) / REVIEW)
         out_console.print(f"wrote {Path(out) / REVIEW}: what to look at first")
     if finish is not None:
         out_console.print(finish.said())
-    out_console.print(f"segmented {len(scans) - len(failures)} of {len(scans)} images into {out}")
+    out_console.print(f"segmented {len(scans) - len(unmade)} of {len(scans)} images into {out}")
+    if declined:
+        names = few([str(one.file) for one in declined])
+        error_console.sentence(f"no mask of {len(declined)} of {len(scans)} images, which look like no task: {names}", style="yellow")
     warned = {} if adviser is None else {scan: advice.warnings for scan, advice in adviser.given.items()}
-    summary = {"out": out, "images": tally.summary(expected, warned), "failures": failures}
-    return Outcome(summary, 1 if failures else 0)
+    summary = {"out": out, "images": tally.summary(expected, warned), "failures": failures, "declined": declined}
+    return Outcome(summary, 1 if failures or len(unmade) == len(scans) else 0)
 
 
 def export(

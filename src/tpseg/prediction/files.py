@@ -131,8 +131,8 @@ def predict_files(
     `NAME_overlay` (PNG, a folder of PNGs for more than one frame, MP4 for a video) and `NAME_report.dcm`, the measurements of a
     DICOM scan. window, axis: as open_scan takes them; None for each task's own window. tile: cut frames into tiles of so many
     pixels and blend them. adviser: judges each scan first and keeps what it said; with one, the only task may be `auto`, the one
-    that each scan looks most like. reviewer: keeps how sure each mask is. finish: the last step before a mask is written.
-    tally: counts what was found and names what was written.
+    that each scan looks most like; a scan that looks like none is Declined. reviewer: keeps how sure each mask is. finish: the last
+    step before a mask is written. tally: counts what was found and names what was written.
 
     A bad file is reported and skipped. Files are read and written in threads while the network computes; about 3 · batch_size
     frames are in memory at a time, and of volumes and DICOM scans the masks, one byte a pixel, frame and task. Raises UsageError

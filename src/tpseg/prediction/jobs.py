@@ -58,6 +58,10 @@ class Failure:
     reason: str
 
 
+class Declined(Failure):
+    """A file without a mask because it looks like none of the model's tasks, and none was named."""
+
+
 @dataclass(frozen=True)
 class View:
     """A scan as some of the tasks see it: through the same window."""
@@ -97,9 +101,16 @@ class Job:
     """A scan with its views and the files its results go to; what goes wrong is kept in `failure` and told when the scan ends."""
 
     def __init__(
-        self, found: Found, plan: Plan, views: Sequence[View] = (), sinks: Sequence[Sink] = (), failure: str | None = None
+        self,
+        found: Found,
+        plan: Plan,
+        views: Sequence[View] = (),
+        sinks: Sequence[Sink] = (),
+        failure: str | None = None,
+        ending: type[Failure] = Failure,
     ) -> None:
-        self.found, self.plan, self.views, self.sinks, self.failure = found, plan, views, list(sinks), failure
+        """ending: what is told of the failure."""
+        self.found, self.plan, self.views, self.sinks, self.failure, self.ending = found, plan, views, list(sinks), failure, ending
 
     def count(self) -> int:
         """How many pieces there are; 1 if the scan cannot be opened."""
@@ -179,7 +190,7 @@ class Job:
             self.plan.reviewer.close(self.found, self.failure is None)
         if self.plan.tally is not None and self.failure is None:
             self.plan.tally.close(self.found, self.views[0].scan, written)
-        return self.found.path if self.failure is None else Failure(self.found.path, self.failure)
+        return self.found.path if self.failure is None else self.ending(self.found.path, self.failure)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -223,7 +234,10 @@ def open_job(found: Found, name: str, plan: Plan) -> Job:
     try:
         asked = plan.tasks
         if plan.adviser is not None:
-            asked = plan.adviser.advise_file(found, plan.tasks, "" if flat else plan.window or "", plan.axis, plan.tile).tasks
+            advice = plan.adviser.advise_file(found, plan.tasks, "" if flat else plan.window or "", plan.axis, plan.tile)
+            if advice.declined:
+                return Job(found, plan, failure=f"{found.path}: {advice.warnings[0]}", ending=Declined)
+            asked = advice.tasks
         groups = {"": list(asked)} if flat else by_window(plan.segmenter.tasks, asked, plan.window)
         views = [View(open_scan(found, window=window, axis=plan.axis), tasks) for window, tasks in groups.items()]
         known = plan.segmenter.tasks

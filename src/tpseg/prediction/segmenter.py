@@ -44,7 +44,8 @@ class Prediction:
     advice: Advice | None = None
     """What a calibrated model makes of the image: the ranking of its tasks, and warnings; None where nothing was asked of it."""
     expected_dice: float | None = None
-    """What a calibrated model expects the mask's Dice to be; None where nothing was asked of it, or `tta` is not as in calibration."""
+    """What a calibrated model expects the mask's Dice to be; None where nothing was asked of it, `tta` is not as in calibration, or
+    the advice warns: what it expects was fitted on images like those of val."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class Segmenter:
         name, `lung`, or `centre,width`; by default the task's, else the file's). Float arrays and tensors within [0, 1] are
         taken as such; other number types as decode to 8 bit. task `auto`: the one that the image looks most like. A calibrated
         model logs a warning, which is in `advice` too, for an image that looks like another task or like none. Raises UsageError for
-        a task the model does not know, DataError for an image that cannot be used.
+        a task the model does not know, DataError for an image that cannot be used, or with `auto` looks like no task.
         """
         return self.tasks_of(image, [task], window=window)[0]
 
@@ -198,12 +199,14 @@ class Segmenter:
         adviser, advice = self._adviser_for(tasks), None
         if adviser is not None:
             advice = adviser.advise([self.load(image, window or "")], tasks, str(image) if is_file else "")
+            advice.check_chosen()
             advice.log()
             tasks = advice.tasks
         views = by_window(self.tasks, tasks, window) if is_file else {"": list(tasks)}
         loaded = [self.load(image, view) for view in views]
+        sure = advice is None or not advice.warnings
         found = {
-            answer.task: replace(answer.prediction(), advice=advice, expected_dice=self._expected_dice(answer))
+            answer.task: replace(answer.prediction(), advice=advice, expected_dice=self._expected_dice(answer) if sure else None)
             for answer in self.answers(loaded, views.values())
         }
         return [found[task] for task in tasks]
@@ -217,6 +220,7 @@ class Segmenter:
         adviser, advice = self._adviser_for([task]), None
         if adviser is not None:
             advice = adviser.advise_scan(open_scan(Path(path), window=window or "", axis=axis), [task])
+            advice.check_chosen()
             advice.log()
             (task,) = advice.tasks
         (view,) = by_window(self.tasks, [task], window)

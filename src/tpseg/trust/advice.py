@@ -22,7 +22,7 @@ from tpseg.files import write_atomically
 from tpseg.models.checkpoint import find_model
 from tpseg.network import EXPORTED
 from tpseg.trust.features import describe_with
-from tpseg.trust.judging import AUTO, Judgement, judge_together
+from tpseg.trust.judging import Judgement, judge_together
 from tpseg.trust.record import Trust, load_trust
 
 if TYPE_CHECKING:
@@ -42,9 +42,19 @@ class Advice:
     name: str
     """The file's path, with the series' name where a folder holds several; '' for an image at hand."""
     tasks: tuple[str, ...]
-    """What it is segmented for."""
+    """What it is segmented for; none where it looks like no task and `auto` was asked for."""
     judgement: Judgement
     warnings: tuple[str, ...]
+
+    @property
+    def declined(self) -> bool:
+        """No mask: it looks like no task, and none was named."""
+        return not self.tasks
+
+    def check_chosen(self) -> None:
+        """Raise DataError that says why there is no mask where `auto` chose no task."""
+        if self.declined:
+            raise DataError(f"{self.name or 'image'}: {self.warnings[0]}")
 
     def log(self) -> None:
         """Log the warnings."""
@@ -80,9 +90,9 @@ class Adviser:
         return judge_together(self.trust, describe_with(self.segmenter.network, torch.stack([image.pixels for image in images])))
 
     def advise(self, images: Sequence[Loaded], asked: Sequence[str], name: str = "") -> Advice:
-        """Judge images that belong together; `auto` among the tasks asked for becomes the most likely one."""
+        """Judge images that belong together; `auto` among the tasks asked for becomes the most likely one, or none: see `choose`."""
         judgement = self.judge(images)
-        tasks = tuple(judgement.task if task == AUTO else task for task in asked)
+        tasks = judgement.choose(asked)
         for task in tasks:
             self.segmenter.tasks.id(task)
         return Advice(name, tasks, judgement, tuple(judgement.warnings(tasks, self.segmenter.tasks)))

@@ -31,6 +31,12 @@ class Judgement:
         """The most likely one."""
         return self.ranking[0][0]
 
+    def choose(self, asked: Sequence[str]) -> tuple[str, ...]:
+        """The tasks asked for, the most likely one in the place of `auto`; with `auto` an outlier has none, for it looks like no task."""
+        if self.outlier and AUTO in asked:
+            return ()
+        return tuple(self.task if one == AUTO else one for one in asked)
+
     @property
     def outlier(self) -> bool:
         return self.strangeness > 1
@@ -46,8 +52,13 @@ class Judgement:
         """What to tell whoever asked for these tasks, in sentences without the image's name; empty if all is well.
 
         Of an outlier nothing else is said: which task it looks like means little then. Where several tasks were asked for, as
-        with --all-tasks, most of them are wrong and known to be.
+        with --all-tasks, most of them are wrong and known to be. No tasks: `auto` chose none.
         """
+        if not asked:
+            return [
+                f"unlike anything the model was trained on ({self.strangeness:.1f} times the limit): no task is chosen and no mask made; "
+                "name a task to segment it all the same"
+            ]
         if self.outlier:
             return [f"unlike anything the model was trained on ({self.strangeness:.1f} times the limit); do not rely on its mask"]
         if len(asked) != 1 or not self.suspects(asked[0]):

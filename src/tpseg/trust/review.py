@@ -104,16 +104,30 @@ class Reviewer:
         }
 
     def table(self, given: Mapping[Found, Advice] | None = None) -> pd.DataFrame:
-        """A row for each file and task, the first to look at on top: those that were warned of, then by expected Dice, lowest first.
+        """A row for each file and task, the first to look at on top: those that were warned of, the strangest first, then by expected
+        Dice, lowest first.
 
-        given: what was said of the files; the expected Dice of an image unlike any other, or of another task, means little.
+        given: what was said of the files. Of one that was warned of no Dice is expected: what says so was fitted on images like val's.
+        One that `auto` chose no task for has a row without task and mask.
         """
+        given = given or {}
+        declined = [(found, _unmade(found)) for found, advice in given.items() if advice.declined]
         rows = []
-        for found, row in self._rows:
-            warnings = given[found].warnings if given and found in given else ()
-            rows.append((not warnings, row["expected_dice"], {**row, "reasons": "; ".join([*warnings, *filter(None, [row["reasons"]])])}))
+        for found, row in [*self._rows, *declined]:
+            advice = given.get(found)
+            if advice is not None and advice.warnings:
+                reasons = "; ".join([*advice.warnings, *filter(None, [row["reasons"]])])
+                rows.append((0, -advice.judgement.strangeness, {**row, "expected_dice": None, "reasons": reasons}))
+            else:
+                rows.append((1, row["expected_dice"], row))
         rows.sort(key=lambda entry: (*entry[:2], entry[2]["file"], entry[2]["name"], entry[2]["task"]))
         return pd.DataFrame([row for *_, row in rows], columns=list(COLUMNS))
+
+
+def _unmade(found: Found) -> dict[str, Any]:
+    """The row of a file without a mask."""
+    nothing = dict.fromkeys(("expected_dice", "share_of_image", "threshold"))
+    return {"name": found.name, "file": str(found.path), "task": "", **nothing, "reasons": ""}
 
 
 def write_review(table: pd.DataFrame, path: Path) -> None:
