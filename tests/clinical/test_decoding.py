@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +54,91 @@ def test_a_decoder_that_crashes(scan: Scan) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signal stops a process there")
-def test_a_decoder_that_hangs(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_that_sleeps(scan: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes nothing of the processor's time, so that a clock on the wall ends it."""
     process = decoders()._process
     assert process is not None
-    monkeypatch.setattr(decoding, "SECONDS", 0.3)
+    monkeypatch.setattr(decoding, "SECONDS", 0.1)
+    monkeypatch.setattr(decoding, "WAITING", 3.0)
     os.kill(process.pid, signal.SIGSTOP)
-    with pytest.raises(DataError, match="the decoder took more than"):
+    with pytest.raises(DataError, match=r"the decoder did not end within 0\.3\d* s"):
         scan.frame(1)
     monkeypatch.undo()
     assert_right(scan, 2)
+
+
+BEFORE = """
+import sys, time
+from tpseg.clinical.reading import decoder_process as process
+frame = process.frame
+def burn(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+"""
+
+
+@pytest.fixture
+def odd_process(scan: Scan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Makes decoders that run some lines before they serve, and may take 0.3 s."""
+
+    def start(lines: str) -> None:
+        decoders().close()
+        script = tmp_path / "process.py"
+        script.write_text(f"{BEFORE}{lines}\nprocess.main()\n")
+        monkeypatch.setattr(decoding, "PROCESS", (sys.executable, str(script)))
+        monkeypatch.setattr(decoding, "SECONDS", 0.3)
+
+    return start
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no clock of a process's own time that ends it")
+def test_a_decoder_that_never_ends(scan: Scan, odd_process: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    odd_process("process.REQUESTS['frame'] = lambda *arguments: burn(1e9)")
+    with pytest.raises(DataError, match=r"the decoder took more than 0\.3\d* s of the processor's time"):
+        scan.frame(1)
+    monkeypatch.undo()
+    assert_right(scan, 2)
+
+
+def test_other_processes_work_is_not_in_a_decoders_time(scan: Scan, odd_process: Callable[[str], None]) -> None:
+    """On a machine ten times as busy a frame takes ten times as long: the processor's time stays."""
+    odd_process("process.REQUESTS['frame'] = lambda *arguments: time.sleep(0.7) or frame(*arguments)")
+    assert_right(scan, 1)
+
+
+def test_imports_are_not_in_a_decoders_time(scan: Scan, odd_process: Callable[[str], None], tmp_path: Path) -> None:
+    """pydicom and its decoders take seconds to import on a busy machine, a frame a thousandth of one to decode."""
+    (tmp_path / "large_library.py").write_text("import time\nend = time.process_time() + 0.7\nwhile time.process_time() < end: pass\n")
+    odd_process(f"sys.path.append({str(tmp_path)!r})\nprocess.LIBRARIES['frame'] += ('large_library',)")
+    assert_right(scan, 1)
+
+
+def test_all_that_decoding_needs_is_imported_before_the_clock_runs(scan: Scan, tmp_path: Path) -> None:
+    """Whatever a later version of pydicom imports lazily would be in a frame's time."""
+    script = tmp_path / "modules.py"
+    script.write_text(
+        f"{BEFORE}"
+        "known = set()\n"
+        "def watched(*arguments):\n"
+        "    known.update(sys.modules)\n"
+        "    answer = frame(*arguments)\n"
+        "    watched = ('pydicom', 'gdcm', 'openjpeg', 'libjpeg', 'rle')\n"
+        "    new = sorted(name for name in set(sys.modules) - known if name.split('.')[0] in watched)\n"
+        "    return ({**answer[0], 'photometric': ' '.join(new)}, *answer[1:])\n"
+        "process.REQUESTS['frame'] = watched\n"
+        "process.main()\n"
+    )
+    decoders().close()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(decoding, "PROCESS", (sys.executable, str(script)))
+        header = pydicom.dcmread(scan.path)
+        stream = next(pydicom.encaps.generate_frames(header.PixelData))
+        options = {"rows": 64, "columns": 48, "samples_per_pixel": 1, "number_of_frames": 1, "bits_allocated": 16, "bits_stored": 12}
+        options |= {"pixel_representation": 0, "photometric_interpretation": "MONOCHROME2", "pixel_keyword": "PixelData"}
+        values, imported = decoders().frame(JPEG2000Lossless, stream, options)
+    assert imported == ""
+    assert np.array_equal(values, FRAMES[0])
 
 
 def test_a_damaged_stream_leaves_the_process_alive(scan: Scan) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -64,17 +67,46 @@ def volume(path: str) -> Reply:
 
 
 REQUESTS: dict[str, Callable[..., Reply]] = {"frame": frame, "volume_header": volume_header, "volume": volume}
+LIBRARIES = {
+    "frame": ("pydicom.encaps", "pydicom.pixels", "tpseg.clinical.reading.discretion"),
+    "volume_header": ("SimpleITK",),
+    "volume": ("SimpleITK",),
+}
+"""What each request imports, seconds on a busy machine and in no request's time; pydicom.pixels imports all its decoders."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """End this process, by SIGPROF, if the block takes more of the processor's time; waiting and other processes' work do not count.
+
+    Windows has no such clock: there the other end's watch is the only one.
+    """
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Say that all is ready, then answer until the other end closes."""
+    """Say that all is ready, then answer until the other end closes.
+
+    A request is the seconds of the processor's time that it may take, its name and its arguments.
+    """
     replies.write(b"ready\n")
     replies.flush()
     while head := requests.read(8):
         values = owner = None
         try:
-            name, *arguments = pickle.loads(requests.read(int.from_bytes(head, "little")))
-            line, values, owner = REQUESTS[name](*arguments)
+            seconds, name, *arguments = pickle.loads(requests.read(int.from_bytes(head, "little")))
+            for library in LIBRARIES[name]:
+                import_module(library)
+            with limited(seconds):
+                line, values, owner = REQUESTS[name](*arguments)
         except (Exception, MemoryError) as error:
             line = {"error": " ".join(str(error).split()) or type(error).__name__}
         if values is not None:

@@ -10,6 +10,7 @@ import atexit
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -20,9 +21,12 @@ from typing import Any
 import numpy as np
 
 SECONDS = 5.0
-"""That a small request may take."""
+"""Of the processor's time that a small request may take."""
+WAITING = 60.0
+"""Times as long a request may take by the clock on the wall: a machine that busy still decodes, a decoder that sleeps ends."""
 BYTES_PER_SECOND = 5_000_000
 """Of the result, which large ones may take longer for; JPEG 2000 decodes some five million pixels of 16 bits a second."""
+PROCESS = (sys.executable, "-m", "tpseg.clinical.reading.decoder_process")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1")
 """Threads that decode nothing would reserve much of the memory that the process may have."""
 
@@ -68,14 +72,14 @@ class Decoders:
         seconds = SECONDS + size / BYTES_PER_SECOND
         with self._lock:
             process = self._running()
-            timer = Timer(seconds, process.kill)
+            timer = Timer(WAITING * seconds, process.kill)
             timer.start()
             try:
-                answer, data = exchange(process, pickle.dumps(request))
+                answer, data = exchange(process, pickle.dumps((seconds, *request)))
             except (OSError, ValueError, EOFError):
-                late = not timer.is_alive()
+                waited = not timer.is_alive()
                 self.close()
-                raise ValueError(f"the decoder {f'took more than {seconds:.0f} s' if late else 'crashed'}") from None
+                raise ValueError(f"the decoder {how_it_ended(process.returncode, waited, seconds)}") from None
             finally:
                 timer.cancel()
         if "error" in answer:
@@ -85,7 +89,7 @@ class Decoders:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._owner != os.getpid():  # a fork must not share its parent's
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tpseg.clinical.reading.decoder_process"],
+                PROCESS,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -97,6 +101,15 @@ class Decoders:
                 self.close()
                 raise ValueError("the process that decodes does not start")
         return self._process
+
+
+def how_it_ended(code: int | None, waited: bool, seconds: float) -> str:
+    """What became of the process, in words. code: of its end; waited: whether it was ended by the clock on the wall."""
+    if waited:
+        return f"did not end within {WAITING * seconds:.3g} s"
+    if hasattr(signal, "SIGPROF") and code == -signal.SIGPROF:
+        return f"took more than {seconds:.3g} s of the processor's time"
+    return "crashed"
 
 
 def exchange(process: subprocess.Popen[bytes], request: bytes) -> tuple[dict[str, Any], bytearray]:
