@@ -72,13 +72,20 @@ def test_twice_the_same_record(run, discs, tmp_path):
 
 
 def test_test_images_decide_nothing(run, discs, tmp_path):
+    """Not the tasks' means and temperature, not the outliers' limit, not how sure masks are: scaling, threshold, regression."""
     data = read_dataset(discs)
     without = DataSet(data.source, data.tasks, tuple(case for case in data.cases if case.split != "test"))
     one, other = calibrate(str(run), data, tmp_path / "one").trust, calibrate(str(run), without, tmp_path / "two").trust
+    assert list(one.provenance["measured"]) == ["val", "test"]
+    assert list(other.provenance["measured"]) == ["val"]
     for name, tensor in one.tensors().items():
         assert torch.equal(tensor, other.tensors()[name]), name
-    assert (one.recognition.temperature, one.outliers.limit) == (other.recognition.temperature, other.outliers.limit)
-    assert list(other.provenance["measured"]) == ["val"]
+    assert (one.recognition.temperature, one.recognition.doubt) == (other.recognition.temperature, other.recognition.doubt)
+    assert (one.outliers.limit, one.outliers.false_alarms) == (other.outliers.limit, other.outliers.false_alarms)
+    assert one.confidence == other.confidence
+    for entry in one.confidence.values():
+        assert {"scaling", "threshold", "regression"} <= entry.keys()
+        assert entry["images"] == 2  # those of val; test has 3
 
 
 def test_data_without_one_of_the_models_tasks_or_with_another_is_refused(run, discs, tmp_path):
