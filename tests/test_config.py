@@ -82,12 +82,14 @@ def test_paper() -> None:
 
 
 def test_release() -> None:
-    """Large, frozen, 512 px; AdamW 5e-4, wd 5e-4, plateau; gate none, output fused."""
+    """Large, frozen, 512 px; AdamW 5e-4, wd 5e-4, plateau; gate none, output fused; prototypes that stay, no balance, bf16."""
     config = load_config(["release"])
     model, training = config.model, config.training
     assert (model.trunk, model.freeze, model.image_size, model.gate, model.output) == ("large", True, 512, "none", "fused")
     assert (training.optimiser, training.learning_rate, training.weight_decay) == ("adamw", 5e-4, 5e-4)
     assert (training.schedule, training.warmup) == ("plateau", 0.0)
+    assert (model.momentum, config.sampling.balance, config.sampling.augmentation, training.precision) == (1.0, False, "flip", "bf16")
+    assert (training.epochs, training.batch_size, training.clip, training.seed) == (30, 8, 1.0, 42)
 
 
 def test_small_needs_neither_gpu_nor_weights_and_demo_and_baseline_lie_over_it() -> None:

@@ -41,6 +41,14 @@ def test_the_window_is_31_at_512_scaled_and_odd(size: int, window: int) -> None:
     assert torch.allclose(row, row.flip(0))
 
 
+def test_weights_are_nearly_2_beside_a_straight_edge_and_nearly_3_at_a_lone_pixel() -> None:
+    """At 512 px the window is 31 wide: 15 of 31 columns are of the other kind, or 960 of 961 pixels."""
+    assert boundary_weights(half_plane(512)).max().item() == pytest.approx(1 + 2 * 15 / 31)
+    lone = torch.zeros(1, 1, 512, 512)
+    lone[..., 256, 256] = 1
+    assert boundary_weights(lone).max().item() == pytest.approx(1 + 2 * 960 / 961)
+
+
 def test_the_longer_side_sets_the_window() -> None:
     mask = torch.zeros(1, 1, 20, 128)
     mask[..., :64] = 1

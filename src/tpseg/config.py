@@ -50,7 +50,7 @@ class ModelConfig:
     hardened: bool = False
     """Replace the gate by its step function: one route per block. For trained models."""
     neck: Literal["rfb", "linear"] = "rfb"
-    """Receptive-field blocks, or 1x1 convolutions only."""
+    """Receptive-field blocks, or a 1x1 convolution with norm and ReLU for each stage, which looks at no neighbours."""
     neck_widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     """Channels after the neck, from stride 4 to stride 32."""
     pgtds: tuple[int, ...] = (3, 2, 1)
@@ -113,7 +113,8 @@ class SamplingConfig:
     augmentation: Literal["none", "flip", "full"] = "full"
     """flip: mirror both ways (the release); full: also turn, zoom, shift, brightness, contrast, colour and blur."""
     balance: bool = True
-    """Draw every task equally often (weight 1/N per sample); otherwise each image once an epoch."""
+    """Draw every task equally often (weight 1/N per sample); otherwise each image once an epoch, but for the few, others each time, that
+    would make no whole step."""
     epoch_images: int | None = None
     """Images drawn in an epoch; null: as many as the training split has."""
     workers: int = 2

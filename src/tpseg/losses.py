@@ -14,7 +14,7 @@ SMOOTH = 1.0
 
 
 def boundary_weights(mask: Tensor) -> Tensor:
-    """1 + 2·|avgpool(mask) − mask|: up to 2 at a lesion's edge, 1 far from it; mask (B, 1, H, W).
+    """1 + 2·|avgpool(mask) − mask|: 1 far from an edge, nearly 2 beside a straight one, nearly 3 at a lone pixel; mask (B, 1, H, W).
 
     The window is 31 pixels at 512, scaled with the image's longer side and odd. Pixels outside the image do not
     count, so the border of the image is no edge.

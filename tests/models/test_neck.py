@@ -22,8 +22,16 @@ def test_a_missing_stage_is_an_error() -> None:
         Neck("linear", (4, 6), (2, 3))([noise(1, 4, 8, 8)])
 
 
-def test_the_linear_neck_has_one_convolution_and_one_norm_a_stage() -> None:
-    assert sum(parameter.numel() for parameter in Neck("linear", (4,), (3,)).parameters()) == 4 * 3 + 2 * 3
+def test_the_linear_neck_is_a_1x1_convolution_a_norm_and_a_relu_a_stage() -> None:
+    neck = Neck("linear", (4,), (3,))
+    convolution = neck.stages[0][0]
+    assert [type(part) for part in neck.stages[0]] == [torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.ReLU]
+    assert convolution.kernel_size == (1, 1)
+    assert sum(parameter.numel() for parameter in neck.parameters()) == 4 * 3 + 2 * 3
+    image = noise(1, 4, 8, 8)
+    (out,) = neck([image])
+    turned = torch.flatten(image, 2)[..., torch.randperm(64)].reshape(image.shape)  # each pixel for itself: their order does not matter
+    torch.testing.assert_close(neck([turned])[0].sum((2, 3)), out.sum((2, 3)))
 
 
 def test_the_four_branches_see_1_9_15_and_21_pixels() -> None:

@@ -19,7 +19,10 @@ OPEN = STEP_SUM
 
 @dataclass(frozen=True)
 class Reading:
-    """One reading of eq. (3). All begin with w rising from about 0 to about 1 and crossing ½ in the middle."""
+    """One reading of eq. (3). In all w rises from near 0 at first, and reaches ½ at the middle one of the blocks (`per_block`: after it).
+
+    At the last block it is 1, or less than 0.01 below; with `hazard` it is ¾.
+    """
 
     weights: Callable[[Tensor, Tensor], Tensor]
     """Logits ℓ (..., N) and temperature to w (..., N) in [0, 1]."""

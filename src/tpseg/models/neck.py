@@ -39,7 +39,11 @@ class ReceptiveFieldBlock(nn.Module):
 
 
 class Neck(nn.Module):
-    """One block per stage: `rfb` (what the paper's Table 5 counts) or `linear` (1×1 only, what its text says)."""
+    """One block per stage: `rfb` (what the paper's Table 5 counts), or `linear`, a 1×1 convolution with GroupNorm and ReLU.
+
+    The paper's text has no neck: the 1×1 convolutions that bring features to a common width are those of eq. (4). `linear` comes
+    nearest to that, for no pixel sees its neighbours in it.
+    """
 
     def __init__(self, kind: str, widths_in: Sequence[int], widths_out: Sequence[int]) -> None:
         super().__init__()
