@@ -144,12 +144,66 @@ def test_names_that_lead_out_of_the_data_set_are_left_out(root: Path, name: str)
     assert "leads out of the data set" in left_out[0].detail
 
 
+@pytest.mark.parametrize("told", ["C:\\Users\\me\\a.png", "/home/me/set/a.png", "../../label-studio/a.png", "elsewhere/a.png"])
+def test_a_path_of_another_machine_means_the_only_picture_of_its_name(root: Path, told: str) -> None:
+    write(root / "annotations" / "all.json", [image(1, told)], [annotation(1, SQUARE)])
+    assert found(root)[0]["a"].mask().sum() == 8
+    save(root / "more" / "a.png")
+    with pytest.raises(DataError, match="an image that is not there"):
+        found(root)
+
+
+def test_a_path_of_another_machine_means_no_picture_that_another_path_or_split_may_mean(root: Path) -> None:
+    write(root / "annotations" / "all.json", [image(1, "p1/a.png"), image(2, "p2/a.png"), image(3, "b.jpg")], [])
+    pairs, left_out = found(root)
+    assert list(pairs) == ["b"]
+    assert [one.reason for one in left_out if "file_name" in one.detail] == ["an image that is not there"] * 2
+    (root / "images").rename(root / "train")
+    write(root / "annotations" / "all.json", [image(1, "val/a.png"), image(3, "train/b.jpg")], [])
+    assert list(found(root)[0]) == ["b"]
+
+
+@pytest.mark.parametrize("category", ["1", 1.0])
+def test_category_ids_as_text_and_as_numbers_are_the_same(root: Path, category: Any) -> None:
+    write(root / "annotations" / "all.json", [image(1, "a.png")], [annotation(1, SQUARE, category)])
+    assert found(root, labels=["polyp"])[0]["a"].mask().sum() == 8
+    write(root / "annotations" / "all.json", [image(1, "a.png")], [annotation(1, SQUARE)], [{"id": category, "name": "polyp"}])
+    assert found(root)[0]["a"].mask().sum() == 8
+
+
+@pytest.mark.parametrize("labels", [[], ["polyp"]])
+def test_an_image_with_an_annotation_of_an_unknown_category_is_left_out_and_named(root: Path, labels: list[str]) -> None:
+    """Its mask would lack a lesion, or all of them."""
+    without = {"id": 51, "image_id": 3, "segmentation": SQUARE}
+    images = [image(1, "a.png"), image(2, "b.jpg"), image(3, "deep/c.png")]
+    write(root / "annotations" / "all.json", images, [annotation(1, SQUARE), annotation(2, SQUARE, 3), annotation(2, SQUARE), without])
+    pairs, left_out = found(root, labels=labels)
+    assert list(pairs) == ["a"]
+    assert [(one.name, one.reason) for one in left_out[:2]] == [
+        (f"images/{name}", "an annotation of a category that is not in the list of categories") for name in ("b.jpg", "deep/c.png")
+    ]
+    assert "annotation 50: category_id 3;" in left_out[0].detail
+    assert "annotation 51: category_id None;" in left_out[1].detail
+    write(root / "annotations" / "all.json", images, [annotation(id, SQUARE) for id in (1, 2, 3)], [])
+    with pytest.raises(DataError if not labels else UsageError, match="category_id 1|unknown 'polyp'"):
+        found(root, labels=labels)
+
+
+def test_two_images_of_one_id_are_refused(root: Path) -> None:
+    write(root / "annotations" / "all.json", [image(1, "a.png"), image(1, "b.jpg")], [annotation(1, SQUARE)])
+    with pytest.raises(DataError, match="image 1: its id is that of another image, too"):
+        found(root)
+
+
 def test_missing_and_ambiguous_images_are_left_out_and_named(root: Path) -> None:
     save(root / "more" / "a.png")
     write(root / "annotations" / "all.json", [image(1, "a.png"), image(2, "gone.png"), "x", image(4, "d.png")], [annotation(2, SQUARE)])
     pairs, left_out = found(root)
     assert list(pairs) == ["d"]
-    assert [one.reason for one in left_out] == ["an image that is not there"] * 3
+    assert [one.reason for one in left_out[:3]] == ["an image that is not there"] * 3
+    assert [(one.name, one.reason) for one in left_out[3:]] == [
+        (f"{path}", "a picture that no JSON file lists") for path in ("images/a.png", "images/b.jpg", "images/deep/c.png", "more/a.png")
+    ]
     assert "means 2 files, images/a.png, more/a.png" in left_out[0].detail
     assert "'gone.png' means no file" in left_out[1].detail
     assert "expected an object with id and file_name" in left_out[2].detail

@@ -104,10 +104,38 @@ def test_the_picture_is_where_its_path_says_or_beside_the_file_or_in_it(tmp_path
         pairs["d"].image()
 
 
+@pytest.mark.parametrize("told", ["C:\\Users\\me\\data\\{}.png", "..\\..\\data\\{}.png", "/home/me/{}.png", "../../{}.png"])
+def test_a_path_of_another_machine_means_the_picture_beside_or_else_the_only_one_of_its_name(tmp_path: Path, told: str) -> None:
+    for number, place in enumerate(("a", "named", "../images/b")):
+        save(tmp_path / "json" / f"{place}.png", seed=number)
+    write(tmp_path / "json" / "a.json", picture=told.format("a"))
+    write(tmp_path / "json" / "c.json", picture=told.format("named"))
+    write(tmp_path / "json" / "d.json", picture=told.format("b"))
+    pairs, left_out = found(tmp_path)
+    assert left_out == []
+    for name, path in (("a", "json/a.png"), ("c", "json/named.png"), ("d", "images/b.png")):
+        assert pairs[name].image() == (tmp_path / path).read_bytes()
+        assert pairs[name].mask().shape == (8, 10)
+
+
+def test_a_path_of_another_machine_means_no_picture_that_two_may_mean(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "1.png")
+    for patient in ("p1", "p2"):
+        write(tmp_path / patient / "1.json", picture=f"/home/me/{patient}/1.png")
+    for pair in found(tmp_path)[0].values():
+        with pytest.raises(DataError, match=r"the picture '/home/me/p\d/1\.png' leads out of the data set"):
+            pair.image()
+    for suffix in ("png", "bmp"):
+        save(tmp_path / "p1" / f"1.{suffix}")
+    with pytest.raises(DataError, match=r"belongs to p1/1\.bmp, p1/1\.png, and imagePath 'gone\.jpg' to none"):
+        write(tmp_path / "p1" / "1.json", picture="gone.jpg")
+        found(tmp_path)[0]["p1_1"].image()
+
+
 @pytest.mark.parametrize("name", ["../../secret.png", "/etc/secret.png", "..\\..\\..\\secret.png", "D:secret.png"])
 def test_a_path_that_leads_out_of_the_data_set_fails(tmp_path: Path, name: str) -> None:
     save(tmp_path / "secret.png")
-    save(tmp_path / "set" / "a" / "b.png")
+    save(tmp_path / "set" / "a" / "c.png")
     write(tmp_path / "set" / "a" / "b.json", picture=name)
     with pytest.raises(DataError, match="leads out of the data set"):
         found(tmp_path / "set")[0]["b"].image()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
@@ -13,10 +13,10 @@ import numpy as np
 
 from tpseg.data.sources.layout import Layout, case_names, choose_labels, inside, path_key, picture_size, read_json, short, split_of
 from tpseg.data.sources.pictures import picture
+from tpseg.data.sources.references import Pictures, base_name
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.shapes import draw_segmentation
 from tpseg.data.sources.source import LeftOut, Pair
-from tpseg.data.sources.tree import is_picture
 from tpseg.errors import DataError, few
 
 KEYS = ("images", "annotations", "categories")
@@ -32,8 +32,11 @@ class _Image:
     """Height and width as the JSON says."""
     source: str
     """The JSON file and the image's id, for messages."""
+    json: PurePosixPath
     annotations: list[tuple[str, Any]] = field(default_factory=list)
     """Name for messages and segmentation of each."""
+    unknown: str = ""
+    """An annotation whose category nobody knows: its mask would be incomplete."""
 
 
 class CocoSource(Layout):
@@ -60,16 +63,22 @@ class CocoSource(Layout):
 
     def find(self, release: Release) -> Iterator[Pair | LeftOut]:
         images: dict[PurePosixPath, _Image] = {}
-        pictures = _by_name(release)
+        pictures = Pictures(release.files)
         left_out: list[LeftOut] = []
         for file, content in self._contents(release):
             left_out += self._take_in(file, content, pictures, images)
         names = case_names([path_key(path) for path in sorted(images)])
         for path in sorted(images):
+            image = images[path]
+            if image.unknown:
+                yield LeftOut(str(path), "an annotation of a category that is not in the list of categories", image.unknown)
+                continue
             group = self.group_of(path.stem)
-            mask = partial(_draw, release, path, images[path])
-            yield Pair(names[path_key(path)], picture(release, path), mask, images[path].split, group)
+            mask = partial(_draw, release, path, image)
+            yield Pair(names[path_key(path)], picture(release, path), mask, image.split, group, files=(path, image.json))
         yield from left_out
+        unlisted = [path for path in pictures.all if images and path not in images]
+        yield from (LeftOut(str(path), "a picture that no JSON file lists", meant=bool(self.annotations)) for path in unlisted)
 
     def _contents(self, release: Release) -> Iterator[tuple[PurePosixPath, Mapping[str, Any]]]:
         """The JSON files to read: the one named, or all that are COCO's."""
@@ -91,38 +100,47 @@ class CocoSource(Layout):
         self,
         file: PurePosixPath,
         content: Mapping[str, Any],
-        pictures: Mapping[str, list[PurePosixPath]],
+        pictures: Pictures,
         images: dict[PurePosixPath, _Image],
     ) -> Iterator[LeftOut]:
         """Add the images of one JSON file; what it lists and cannot be used is yielded."""
         split = split_of(file / file.name) or _split_in_name(file)
         categories = _categories(file, content)
-        wanted = choose_labels(self.labels or tuple(categories), categories)
-        by_id: dict[Any, _Image] = {}
+        ids = {str(id) for several in categories.values() for id in several}
+        wanted = {str(id) for id in choose_labels(self.labels or tuple(categories), categories)}
+        told = Counter(base_name(entry.get("file_name")) for entry in content["images"] if isinstance(entry, Mapping))
+        by_id: dict[str, _Image] = {}
         for entry in content["images"]:
             shown = f"{file}: image {short(entry.get('id'))}" if isinstance(entry, Mapping) else f"{file}: {short(entry)}"
             try:
-                path = _locate(entry, file, split, pictures, shown)
+                path = _locate(entry, file, split, pictures, told, shown)
             except DataError as error:
                 yield LeftOut(shown, "an image that is not there", str(error))
                 if isinstance(entry, Mapping):
-                    by_id[_key(entry.get("id"))] = _Image(split, (None, None), shown)
+                    by_id[_key(entry.get("id"))] = _Image(split, (None, None), shown, file)
                 continue
-            image = images.setdefault(path, _Image(split, (entry.get("height"), entry.get("width")), shown))
+            image = images.setdefault(path, _Image(split, (entry.get("height"), entry.get("width")), shown, file))
             if image.split != split:
                 raise DataError(f"{path}: in split '{image.split}' by {image.source}, in '{split}' by {file}; take it out of one of them")
-            by_id[_key(entry.get("id"))] = image
+            if by_id.setdefault(_key(entry.get("id")), image) is not image:
+                raise DataError(f"{shown}: its id is that of another image, too; give each image an id of its own")
         for annotation in content["annotations"]:
-            self._annotate(file, annotation, wanted, by_id)
+            self._annotate(file, annotation, wanted, ids, by_id)
 
-    def _annotate(self, file: PurePosixPath, annotation: Any, wanted: Sequence[int], by_id: Mapping[Any, _Image]) -> None:
+    def _annotate(
+        self, file: PurePosixPath, annotation: Any, wanted: Container[str], ids: Container[str], by_id: Mapping[str, _Image]
+    ) -> None:
+        """Add an annotation to its image. An image that is not listed is an error: ids may all be shifted by one."""
         if not isinstance(annotation, Mapping):
             raise DataError(f"{file}: an annotation {short(annotation)}; expected an object with image_id, category_id and segmentation")
         name = f"{file}: annotation {short(annotation.get('id'))}"
         image = by_id.get(_key(annotation.get("image_id")))
         if image is None:
             raise DataError(f"{name}: of image {short(annotation.get('image_id'))}, which is not in the list of images")
-        if annotation.get("category_id") in wanted:
+        category = _key(annotation.get("category_id"))
+        if category not in ids:
+            image.unknown = image.unknown or f"{name}: category_id {short(annotation.get('category_id'))}; add it to the list"
+        elif category in wanted:
             image.annotations.append((name, annotation.get("segmentation")))
 
 
@@ -147,33 +165,31 @@ def _categories(file: PurePosixPath, content: Mapping[str, Any]) -> dict[str, li
     found: dict[str, list[int]] = defaultdict(list)
     try:
         for category in content["categories"]:
-            found[str(category["name"])].append(int(category["id"]))
+            found[str(category["name"])].append(int(_key(category["id"])))
         return dict(found)
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(f"{file}: categories: expected objects with id and name ({error})") from error
 
 
-def _key(id: Any) -> Any:
-    """An image's id; some tools write it as text in one place and as a number in another."""
-    return str(id)
+def _key(id: Any) -> str:
+    """An image's or a category's id; some tools write it as text in one place and as a number, even 1.0, in another."""
+    return str(int(id)) if isinstance(id, float) and id.is_integer() else str(id)
 
 
-def _by_name(release: Release) -> dict[str, list[PurePosixPath]]:
-    found: dict[str, list[PurePosixPath]] = defaultdict(list)
-    for file in filter(is_picture, release.files):
-        found[file.name].append(file)
-    return found
+def _locate(entry: Any, file: PurePosixPath, split: str, pictures: Pictures, told_names: Counter[str], shown: str) -> PurePosixPath:
+    """The picture that an entry's file_name means: the one whose path ends in it; of several the one in the split's folder.
 
-
-def _locate(entry: Any, file: PurePosixPath, split: str, pictures: Mapping[str, list[PurePosixPath]], shown: str) -> PurePosixPath:
-    """The picture that an entry's file_name means: the one whose path ends in it; of several the one in the split's folder."""
+    A path of the annotator's own machine means the only picture of that base name, see Pictures.alone.
+    """
     told = entry.get("file_name") if isinstance(entry, Mapping) else None
     if not isinstance(told, str) or not told:
         raise DataError(f"{shown}: expected an object with id and file_name")
     name = inside(told, PurePosixPath())
+    found = pictures.below(name) if name is not None else []
+    if not found and (alone := pictures.alone(told, told_names)) is not None:
+        return alone
     if name is None:
-        raise DataError(f"{shown}: file_name '{told}' leads out of the data set; expected a path below it")
-    found = [path for path in pictures.get(name.name, ()) if path.parts[-len(name.parts) :] == name.parts]
+        raise DataError(f"{shown}: file_name '{told}' leads out of the data set; expected a path below it, or a name that one picture has")
     beside = [path for path in found if path == file.parent / name]
     if len(found) > 1:
         found = beside or [path for path in found if split and split_of(path) == split] or found

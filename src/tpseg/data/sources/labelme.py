@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import PurePosixPath
@@ -14,11 +15,11 @@ import numpy as np
 from tpseg.data.formats import to_rgb
 from tpseg.data.sources.layout import Layout, case_names, failing, inside, path_key, picture_size, read_json, short, split_of, unknown_label
 from tpseg.data.sources.pictures import decode, picture, suffix_of
+from tpseg.data.sources.references import Pictures, base_name
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.shapes import draw_circle, draw_polygon, draw_rectangle, read_points
 from tpseg.data.sources.source import LeftOut, Pair
-from tpseg.data.sources.tree import is_picture
-from tpseg.errors import DataError
+from tpseg.errors import DataError, few
 
 FLAT = ("point", "points", "line", "linestrip")
 """Shapes without an area."""
@@ -35,6 +36,7 @@ class LabelmeSource(Layout):
 
     def find(self, release: Release) -> Iterator[Pair | LeftOut]:
         files, left_out, known = [], [], set()
+        told: Counter[str] = Counter()
         for file in release.files:
             if file.suffix.lower() != ".json":
                 continue
@@ -45,27 +47,32 @@ class LabelmeSource(Layout):
                 continue
             if isinstance(content, Mapping) and isinstance(content.get("shapes"), list):
                 files.append(file)
+                told[base_name(content.get("imagePath"))] += 1
                 known |= {str(shape.get("label")) for shape in content["shapes"] if isinstance(shape, Mapping)}
         for label in self.labels if files else ():
             if label not in known:
                 raise unknown_label(label, {name: name for name in sorted(known)})
         names = case_names([path_key(file) for file in files])
-        pictures = set(filter(is_picture, release.files))
-        for file in files:
-            yield self._pair(release, file, names[path_key(file)], pictures)
+        pictures = Pictures(release.files)
         drawn = {file.with_suffix("") for file in files}
-        yield from (LeftOut(str(path), "no JSON file", "") for path in sorted(pictures) if files and path.with_suffix("") not in drawn)
+        for file in files:
+            pair = self._pair(release, file, names[path_key(file)], pictures, told)
+            drawn |= {path.with_suffix("") for path in pair.files}
+            yield pair
+        unseen = [path for path in pictures.all if files and path.with_suffix("") not in drawn]
+        yield from (LeftOut(str(path), "no JSON file") for path in unseen)
         yield from left_out
 
-    def _pair(self, release: Release, file: PurePosixPath, name: str, pictures: set[PurePosixPath]) -> Pair:
+    def _pair(self, release: Release, file: PurePosixPath, name: str, pictures: Pictures, told: Counter[str]) -> Pair:
         """The case of one JSON file; nothing of the file is kept in memory."""
         group, split = self.group_of(file.stem), split_of(file)
         try:
-            path = _locate(read_json(release, file), file, pictures)
+            path = _locate(read_json(release, file), file, pictures, told)
         except DataError as error:
-            return Pair(name, failing(error), failing(error), split, group)
+            return Pair(name, failing(error), failing(error), split, group, files=(file,))
         image = picture(release, path) if path is not None else partial(_embedded_picture, release, file)
-        return Pair(name, image, partial(self._draw, release, file, path), split, group)
+        files = (file,) if path is None else (path, file)
+        return Pair(name, image, partial(self._draw, release, file, path), split, group, files=files)
 
     def _draw(self, release: Release, file: PurePosixPath, path: PurePosixPath | None) -> np.ndarray:
         """The union of a file's shapes with the chosen labels, (H, W) bool."""
@@ -119,20 +126,29 @@ def _draw_painted(shape: Mapping[str, Any], name: str, mask: np.ndarray, points:
     mask[top : bottom + 1, left : right + 1] |= patch
 
 
-def _locate(content: Any, file: PurePosixPath, pictures: set[PurePosixPath]) -> PurePosixPath | None:
-    """The picture that a JSON file belongs to, or None where the file holds it itself."""
+def _locate(content: Any, file: PurePosixPath, pictures: Pictures, told_names: Counter[str]) -> PurePosixPath | None:
+    """The picture that a JSON file belongs to, or None where the file holds it itself.
+
+    It is where `imagePath` says, or beside the file under either's name; a path of another machine leads nowhere else than to
+    the only picture of its base name, see Pictures.alone.
+    """
     told = content.get("imagePath")
-    path = inside(told, file.parent) if isinstance(told, str) and told else file.parent
-    if path is None:
-        raise DataError(f"{file}: imagePath '{told}' leads out of the data set; expected a picture in it, beside the JSON file")
-    beside = sorted(one for one in pictures if one.parent == file.parent and one.stem == file.stem)
-    if path in pictures:
+    told = told if isinstance(told, str) else ""
+    path = inside(told, file.parent) if told else None
+    if path is not None and path in pictures.all:
         return path
+    beside = pictures.beside(file, told)
+    if len(beside) > 1:
+        raise DataError(f"{file}: belongs to {few([str(one) for one in beside])}, and imagePath '{told}' to none; keep one of them")
     if beside:
         return beside[0]
     if content.get("imageData"):
         return None
-    raise DataError(f"{file}: the picture '{told}' is not there, nor in the file itself (imageData); expected it beside the JSON file")
+    alone = pictures.alone(told, told_names)
+    if alone is None:
+        where = "leads out of the data set" if told and path is None else "is not there"
+        raise DataError(f"{file}: the picture '{told}' {where}, nor in the file itself (imageData); expected it beside the JSON file")
+    return alone
 
 
 def _embedded_picture(release: Release, file: PurePosixPath) -> np.ndarray | bytes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import ClassVar
 
 import numpy as np
 
+from tpseg.data.left_out import LeftOut
 from tpseg.data.sources.release import Release
 from tpseg.tasks import Task
 
@@ -27,19 +29,10 @@ class Pair:
     """train, val or test where the release says so; '' where it is to be drawn. In a public set test is what the paper reports."""
     group: str = ""
     """Patient, case or video; '' where the release names none."""
+    files: tuple[PurePosixPath, ...] = ()
+    """What it is made of in the release, the image first: a file that nothing is made of is named as such."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """What else `split.csv` is to say of it, the same columns in every pair: `{"set": "Kvasir"}`."""
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A file of a release that becomes no case, and why."""
-
-    name: str
-    reason: str
-    """The same words for all of a kind: they are counted by it."""
-    detail: str = ""
-    """What was wrong with this one."""
 
 
 @dataclass(frozen=True)
