@@ -185,7 +185,7 @@ def test_an_image_with_an_annotation_of_an_unknown_category_is_left_out_and_name
     assert "annotation 50: category_id 3;" in left_out[0].detail
     assert "annotation 51: category_id None;" in left_out[1].detail
     write(root / "annotations" / "all.json", images, [annotation(id, SQUARE) for id in (1, 2, 3)], [])
-    with pytest.raises(DataError if not labels else UsageError, match="category_id 1|unknown 'polyp'"):
+    with pytest.raises(DataError if not labels else UsageError, match=r"category_id 1|unknown 'polyp'"):
         found(root, labels=labels)
 
 

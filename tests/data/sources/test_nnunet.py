@@ -196,6 +196,52 @@ def test_slices_with_voxels_that_nobody_labelled_are_left_out(root: Path) -> Non
     assert ("slices with voxels that are not labelled", "1 of 8") in [(one.reason, one.detail) for one in left_out]
 
 
+def moved(affine: np.ndarray, millimetres: float) -> np.ndarray:
+    other = affine.copy()
+    other[0, 3] += millimetres
+    return other
+
+
+def turned(affine: np.ndarray) -> np.ndarray:
+    """By a tenth of a radian around the head's axis."""
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
+    return turn @ affine
+
+
+def test_rounding_in_a_header_is_no_other_geometry(root: Path) -> None:
+    save(root / "labelsTr" / "liver_001.nii.gz", label_map(), moved(RAS, 0.4) + np.diag([0.001, 0, 0, 0]))
+    assert {pair.group for pair in found(root)[0].values()} == {"liver_001", "liver_002"}
+
+
+def test_labels_below_0_are_refused_without_a_dataset_json_too(root: Path) -> None:
+    (root / "dataset.json").unlink()
+    labels = label_map().astype(np.int16)
+    labels[0, 0, 0] = -1
+    save(root / "labelsTr" / "liver_001.nii.gz", labels)
+    assert "1 labels with values -1; expected 0 and above" in found(root)[1][0].detail
+    assert {pair.group for pair in found(root, labels=["1"])[0].values()} == {"liver_001", "liver_002"}
+
+
+def test_pictures_with_ids_that_dataset_json_does_not_list_are_refused(tmp_path: Path) -> None:
+    for place in ("imagesTr/a_0000.png", "labelsTr/a.png"):
+        (tmp_path / place).parent.mkdir()
+        Image.fromarray(np.full((8, 10), 2, np.uint8)).save(tmp_path / place)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "lesion": 1}}))
+    with pytest.raises(DataError, match=r"labelsTr/a\.png: 80 labels with values 2; expected those of dataset\.json, 0, 1"):
+        found(tmp_path)[0]["a"].mask()
+
+
+def test_cases_that_dataset_json_lists_and_are_not_there_and_test_images_without_labels_are_named(root: Path) -> None:
+    save(root / "imagesTs" / "liver_009_0000.nii.gz", volume(5))
+    listed = [{"image": f"./imagesTr/liver_{number:03d}.nii.gz", "label": "x"} for number in (1, 2, 3)]
+    (root / "dataset.json").write_text(json.dumps({**V1, "training": [*listed, 5]}))
+    left_out = {one.name: one for one in found(root)[1]}
+    assert left_out["liver_003"].reason == "named in dataset.json, not in the download"
+    assert (left_out["liver_009"].reason, left_out["liver_009"].meant) == ("a test image without a label map", True)
+    assert not left_out["liver_003"].meant
+
+
 def with_nan() -> np.ndarray:
     voxels = label_map().astype(np.float32)
     voxels[0, 0, 0] = np.nan
@@ -208,7 +254,13 @@ def with_nan() -> np.ndarray:
         ("imagesTr", volume(0)[..., None].repeat(2, 3), RAS, "4 axes"),
         ("imagesTr", volume(0), np.diag([1.0, 0.0, 1.0, 1.0]), "singular"),
         ("imagesTr", volume(0)[:, :, :5], RAS, "10 x 12 x 5, its label map 10 x 12 x 8 voxels"),
-        ("labelsTr", label_map(), LPS, "its axes run RAS, those of .* LPS"),
+        ("labelsTr", label_map(), LPS, "its axes run RAS, those of its label map LPS"),
+        ("labelsTr", label_map(), np.diag([1.0, 1.0, 5.0, 1.0]), r"its spacing is 1 x 1 x 2\.5 mm, its label map's 1 x 1 x 5 mm"),
+        ("labelsTr", label_map(), moved(RAS, 300), "its origin is 300 mm from its label map's"),
+        ("labelsTr", label_map(), moved(RAS, 0.6), r"its origin is 0\.6 mm from its label map's"),
+        ("labelsTr", label_map(), turned(RAS), "turned against those of its label map, so that corners are up to .* mm apart"),
+        ("labelsTr", label_map() * 3, RAS, "194 labels with values 3, 6; expected those of dataset.json, 0, 1, 2"),
+        ("labelsTr", label_map().astype(np.int16) - 1, RAS, "labels with values -1; expected those of dataset.json"),
         ("labelsTr", with_nan(), RAS, "NaN or infinite labels"),
         ("labelsTr", label_map() * 0.5, RAS, r"label values such as 0\.5; expected whole numbers"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -71,6 +72,45 @@ def test_three_levels_of_archives_are_read_and_a_fourth_is_refused(tmp_path: Pat
     (tmp_path / "4.zip").write_bytes(zip_bytes(content))
     with pytest.raises(DataError, match="nested deeper than 3"):
         names(tmp_path / "4.zip")
+
+
+def test_a_linked_folder_is_searched_and_what_cannot_be_followed_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "download"
+    put = in_folder(root)
+    put(".git/annex/1", b"1")
+    put(".git/annex/folder/2.txt", b"2")
+    (root / "sub").symlink_to(".git/annex/folder")
+    (root / "a.txt").symlink_to(".git/annex/1")
+    (root / "gone.txt").symlink_to("nowhere.txt")
+    (root / "round.txt").symlink_to("round.txt")
+    os.mkfifo(root / "pipe")
+    with Release(root) as release:
+        assert [str(file) for file in release.files] == ["a.txt", "sub/2.txt"]
+        assert release.read("sub/2.txt") == b"2"
+        assert [(one.name, one.reason, one.detail) for one in release.skipped] == [
+            ("gone.txt", "a broken link", "to nowhere.txt"),
+            ("pipe", "no file", "neither a file nor a folder"),
+            ("round.txt", "a broken link", "to round.txt"),
+        ]
+
+
+@pytest.mark.parametrize("links", [{"a/up": "..", "b/x": "."}, {"a/b": "../b", "b/a": "../a"}])
+def test_links_that_lead_round_are_refused(links: dict[str, str], tmp_path: Path) -> None:
+    put = in_folder(tmp_path)
+    for name, target in links.items():
+        put(f"{name.split('/')[0]}/1.txt", b"1")
+        (tmp_path / name).symlink_to(target)
+    with pytest.raises(DataError, match="a link to a folder that it lies in"):
+        names(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    in_folder(tmp_path)("locked/1.txt", b"1")
+    (tmp_path / "locked").chmod(0)
+    with Release(tmp_path) as release:
+        assert [(one.name, one.reason) for one in release.skipped] == [("locked", "a folder that cannot be read")]
+    (tmp_path / "locked").chmod(0o700)
 
 
 def test_a_link_within_the_folder_is_followed_and_one_that_leads_out_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tpseg.data.sources.pictures import decode, picture
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
 from tpseg.data.sources.tree import NO_PARTNER
-from tpseg.data.sources.volumes import VolumeLayout, Volumes
+from tpseg.data.sources.volumes import LabelIds, VolumeLayout, Volumes
 from tpseg.errors import DataError, UsageError
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "scans")
@@ -62,7 +62,7 @@ class FolderSource(VolumeLayout):
 
     def find(self, release: Release) -> Iterator[Pair | LeftOut]:
         images, masks = self._files(release)
-        volumes = Volumes(release, self.task.window, self.axis, label_ids(self.labels))
+        volumes = Volumes(release, self.task.window, self.axis, LabelIds(label_ids(self.labels)))
         of_image: dict[str, list[PurePosixPath]] = {key: [] for key in images}
         alone = []
         for key, files in masks.items():

@@ -7,7 +7,7 @@ import json
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -153,10 +153,11 @@ def label_ids(wanted: Sequence[str]) -> list[int] | None:
     return [int(label) for label in wanted] or None
 
 
-def among(values: np.ndarray, ids: Sequence[int] | None, name: str) -> np.ndarray:
+def among(values: np.ndarray, ids: Sequence[int] | None, name: str, known: Collection[int] | None = None) -> np.ndarray:
     """Where label values of any number type are among the ids, or not 0 for None; bool of the same shape.
 
-    Raises DataError that names the file for values that are no whole numbers: probabilities, NaN.
+    Raises DataError that names the file for values that are no labels: probabilities, NaN, and what is not among `known`, if that is
+    given, or below 0 where any other value would count.
     """
     if np.issubdtype(values.dtype, np.floating):
         if not np.isfinite(values).all():
@@ -165,6 +166,13 @@ def among(values: np.ndarray, ids: Sequence[int] | None, name: str) -> np.ndarra
         if (np.abs(values - whole) > 1e-3).any():
             raise DataError(f"{name}: label values such as {values[np.abs(values - whole) > 1e-3].flat[0]:g}; expected whole numbers")
         values = whole
+    strange = np.zeros(0) if ids is not None else values[values < 0]
+    if known is not None:
+        strange = values[~np.isin(values, [*known, 0])]
+    if strange.size:
+        found = few([f"{value:g}" for value in np.unique(strange)])
+        listed = f"expected those of dataset.json, {few([str(id) for id in sorted(known)], 10)}" if known else "expected 0 and above"
+        raise DataError(f"{name}: {strange.size} labels with values {found}; {listed}")
     return values != 0 if ids is None else np.isin(values, ids)
 
 

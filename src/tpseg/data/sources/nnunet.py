@@ -16,7 +16,7 @@ from tpseg.data.sources.layout import among, choose_labels, label_ids, read_json
 from tpseg.data.sources.pictures import decode, picture
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
-from tpseg.data.sources.volumes import VolumeLayout, Volumes
+from tpseg.data.sources.volumes import LabelIds, VolumeLayout, Volumes
 from tpseg.errors import DataError
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")
@@ -59,8 +59,10 @@ class NnunetSource(VolumeLayout):
             return
         if len(roots) > 1:
             raise DataError(f"{release.path}: {len(roots)} data sets ({roots[0]}, {roots[1]}...); give the folder of one")
-        ids, ignored = self._ids(release, roots[0])
-        volumes = Volumes(release, self.task.window, self.axis, ids, ignored)
+        file = roots[0] / "dataset.json"
+        description = read_json(release, file) if file in release.files else None
+        ids = self._ids(description, file)
+        volumes = Volumes(release, self.task.window, self.axis, ids)
         tested = any(file.parent == roots[0] / "labelsTs" for file in release.files)
         for part, split in PARTS.items():
             split = split if tested else ""
@@ -68,13 +70,16 @@ class NnunetSource(VolumeLayout):
             images = _images(release, roots[0] / f"images{part}", labels)
             for case, channels in images.items():
                 if case not in labels:
-                    if part == "Tr":
-                        yield LeftOut(case, "no label map", f"labels{part} has no file {case}")
+                    reason = "no label map" if part == "Tr" else "a test image without a label map"
+                    yield LeftOut(case, reason, f"labels{part} has no file {case}", meant=part == "Ts")
                 elif self.channel not in channels:
                     yield LeftOut(case, f"no channel {self.channel}", f"its channels: {', '.join(map(str, channels))}")
                 else:
-                    yield from self._case(release, volumes, case, channels[self.channel], labels[case], split, ids, ignored)
+                    yield from self._case(release, volumes, case, channels[self.channel], labels[case], split, ids)
             yield from (LeftOut(str(labels[case]), "a label map without an image") for case in labels if case not in images)
+            if part == "Tr":
+                missing = [case for case in _listed_cases(description) if case not in images]
+                yield from (LeftOut(case, "named in dataset.json, not in the download") for case in missing)
 
     def _case(
         self,
@@ -84,25 +89,24 @@ class NnunetSource(VolumeLayout):
         image: PurePosixPath,
         labels: PurePosixPath,
         split: str,
-        ids: list[int] | None,
-        ignored: int | None,
+        ids: LabelIds,
     ) -> Iterator[Pair | LeftOut]:
         group = self.group_of(case)
         if image.name.lower().endswith(VOLUMES):
             yield from volumes.slices(image, labels, case, split, group or case, self.empty_slices)
         elif image.suffix.lower() in IMAGE_SUFFIXES:
-            yield Pair(case, picture(release, image), partial(_label_picture, release, labels, ids, ignored), split, group)
+            yield Pair(case, picture(release, image), partial(_label_picture, release, labels, ids), split, group, files=(image, labels))
         else:
             yield LeftOut(str(image), "neither a volume nor a picture", f"expected {', '.join((*VOLUMES, *IMAGE_SUFFIXES))}")
 
-    def _ids(self, release: Release, root: PurePosixPath) -> tuple[list[int] | None, int | None]:
-        """The ids that are lesion, None for all but 0, and the id of voxels that are not labelled, if there is one."""
-        file = root / "dataset.json"
-        if file not in release.files:
-            return label_ids(self.labels), None
-        names = _label_names(read_json(release, file), file)
+    def _ids(self, description: Any, file: PurePosixPath) -> LabelIds:
+        """What dataset.json, None if there is none, says of the labels, and what was chosen of them."""
+        if description is None:
+            return LabelIds(label_ids(self.labels))
+        names = _label_names(description, file)
+        known = frozenset(id for several in names.values() for id in several)
         ignored = names.pop("ignore", [None])[0]
-        return (choose_labels(self.labels, names) if self.labels else None), ignored
+        return LabelIds(choose_labels(self.labels, names) if self.labels else None, ignored, known)
 
 
 def _images(release: Release, folder: PurePosixPath, labels: Mapping[str, PurePosixPath]) -> dict[str, dict[int, PurePosixPath]]:
@@ -137,13 +141,20 @@ def _label_names(content: Any, file: PurePosixPath) -> dict[str, list[Any]]:
     return names
 
 
-def _label_picture(release: Release, file: PurePosixPath, ids: list[int] | None, ignored: int | None) -> np.ndarray:
+def _listed_cases(description: Any) -> list[str]:
+    """The training cases that format 1 lists, as `{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}`."""
+    listed = description.get("training") if isinstance(description, Mapping) else None
+    told = [one.get("image") for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    return [stem_of(PurePosixPath(path)) for path in told if isinstance(path, str)]
+
+
+def _label_picture(release: Release, file: PurePosixPath, ids: LabelIds) -> np.ndarray:
     """A picture of label ids as a mask, (H, W) bool."""
     values = np.asarray(decode(release.read(file), str(file)))
     if values.ndim == 3:
         if (values != values[..., :1]).any():
             raise DataError(f"{file}: a coloured label map; expected one channel of ids")
         values = values[..., 0]
-    if ignored is not None and among(values, [ignored], str(file)).any():
-        raise DataError(f"{file}: holds pixels that are not labelled (id {ignored})")
-    return among(values, ids, str(file))
+    if ids.ignored is not None and among(values, [ids.ignored], str(file)).any():
+        raise DataError(f"{file}: holds pixels that are not labelled (id {ids.ignored})")
+    return ids.lesion(values, str(file))

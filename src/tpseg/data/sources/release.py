@@ -16,6 +16,7 @@ from typing import IO
 
 from typing_extensions import Self
 
+from tpseg.data.left_out import LeftOut
 from tpseg.data.sources.archives import SUFFIXES, Budget, Entry, archive_stem, is_archive, open_archive, reading
 from tpseg.errors import DataError, nearest
 
@@ -41,8 +42,8 @@ class Release:
     """The files of a download, sorted, by their path in it; the members of an archive stand in the archive's folder.
 
     A context manager; what has to be unpacked lies in a temporary folder below `scratch` (the system's if not given) until the
-    end. Hidden files and what macOS and Windows leave behind are left out. A member that was unpacked beside its archive is read
-    from there. Raises DataError for what is no folder and no archive, for archives that are damaged, encrypted, nested deeper
+    end. Hidden files and what macOS and Windows leave behind are left out; links are followed, and a broken one is `skipped`. A
+    member that was unpacked beside its archive is read from there. Raises DataError for what is no folder and no archive, for archives that are damaged, encrypted, nested deeper
     than MAX_DEPTH, unpack to more than a hundred times their size or without a bound, for names and links that lead out of the tree.
     """
 
@@ -52,6 +53,8 @@ class Release:
         self._stack = ExitStack()
         self._reading = threading.Lock()  # archives have one position in their file
         self._files: dict[PurePosixPath, _File] = {}
+        self.skipped: list[LeftOut] = []
+        """What is there and cannot be followed: broken links, folders that may not be read."""
         self._ambiguous: dict[PurePosixPath, str] = {}
         self._lent: dict[PurePosixPath, Path] = {}
         self._unpacked = 0
@@ -133,20 +136,39 @@ class Release:
         self._files = dict(sorted(self._files.items(), key=lambda item: str(item[0])))
 
     def _walk(self, root: Path) -> Iterator[Path]:
-        """Take in the files of a folder; the archives among them are yielded instead."""
-        for parent, folders, files in os.walk(root):
+        """Take in the files of a folder, through links in it too; the archives among them are yielded instead."""
+        for parent, folders, files in os.walk(root, followlinks=True, onerror=lambda error: self._skip(root, error)):
             folders[:] = sorted(name for name in folders if not _litter(name))
             for name in [*folders, *sorted(name for name in files if not _litter(name))]:
                 path = Path(parent, name)
-                if path.is_symlink() and not path.resolve().is_relative_to(root):
-                    raise DataError(f"{path}: a link that leads out of {self.path}; put the files themselves there, or give their folder")
-                if not path.is_file():
+                if path.is_symlink():
+                    self._check_link(path, root)
+                if path.is_dir():
                     continue
-                if is_archive(name):
+                if not path.is_file():
+                    detail = f"to {os.readlink(path)}" if path.is_symlink() else "neither a file nor a folder"
+                    reason = "a broken link" if path.is_symlink() else "no file"
+                    self.skipped.append(LeftOut(path.relative_to(root).as_posix(), reason, detail))
+                elif is_archive(name):
                     yield path
                 else:
                     key = PurePosixPath(path.relative_to(root).as_posix())
                     self._files[key] = _File(path.stat().st_size, None, str(path), lambda path=path: path.open("rb"), path)  # type: ignore[misc]
+
+    def _check_link(self, path: Path, root: Path) -> None:
+        """Raises DataError for a link out of the tree, and for one that would lead round in it for ever."""
+        try:
+            target = path.resolve()
+        except RuntimeError:  # a link to itself, which Python 3.13 resolves to itself
+            return
+        if not target.is_relative_to(root):
+            raise DataError(f"{path}: a link that leads out of {self.path}; put the files themselves there, or give their folder")
+        if any(place.resolve().is_relative_to(target) for place in path.parents if place.is_relative_to(root)):
+            raise DataError(f"{path}: a link to a folder that it lies in; remove it")
+
+    def _skip(self, root: Path, error: OSError) -> None:
+        place = Path(error.filename or root)
+        self.skipped.append(LeftOut(place.relative_to(root).as_posix(), "a folder that cannot be read", error.strerror or ""))
 
     def _add_archive(self, path: Path, shown: str, folder: PurePosixPath, depth: int, budget: Budget) -> None:
         """Take in the members of an archive, and of those in it. `shown` is its name in messages."""

@@ -45,6 +45,22 @@ class VolumeLayout(Layout):
 
 
 @dataclass(frozen=True)
+class LabelIds:
+    """What the ids of a label map say."""
+
+    ids: Sequence[int] | None = None
+    """Those that are lesion; None for all but 0."""
+    ignored: int | None = None
+    """Where nobody has labelled."""
+    known: frozenset[int] | None = None
+    """Those that there may be; None if nothing says it."""
+
+    def lesion(self, values: np.ndarray, name: str) -> np.ndarray:
+        """Label values as lesion or not, bool of the same shape; raises DataError that names the file, see `among`."""
+        return among(values, self.ids, name, self.known)
+
+
+@dataclass(frozen=True)
 class _Volume:
     """An image and where its label map shows lesion."""
 
@@ -59,15 +75,13 @@ class Volumes:
     """Pairs of volume and label map of a release, opened when a slice of theirs is asked for, from any thread.
 
     window and axis as for tpseg.clinical.reading.opening.open_scan: without a window grey values are shown from the percentiles of their
-    volume, so that its slices stay comparable. ids are the labels that count as lesion, None for all but 0; slices with the label
-    `ignored` are left out. Image and label map belong together voxel by voxel and must have one shape and one orientation.
+    volume, so that its slices stay comparable. labels say what counts as lesion; slices with its label `ignored` are left out.
+    Image and label map belong together voxel by voxel and must have one shape and one geometry.
     """
 
-    def __init__(
-        self, release: Release, window: str = "", axis: str = "", ids: Sequence[int] | None = None, ignored: int | None = None
-    ) -> None:
+    def __init__(self, release: Release, window: str = "", axis: str = "", labels: LabelIds | None = None) -> None:
         self._release = release
-        self._window, self._axis, self._ids, self._ignored = window, axis, ids, ignored
+        self._window, self._axis, self._labels = window, axis, labels or LabelIds()
         self._open: OrderedDict[PurePosixPath, _Volume] = OrderedDict()
         self._lock = Lock()
 
@@ -124,14 +138,32 @@ class Volumes:
         if shapes[0] != shapes[1]:
             found = ", its label map ".join(" x ".join(map(str, shape)) for shape in shapes)
             raise DataError(f"{image}: {found} voxels ({labels}); expected one shape")
-        axes = ["".join(nib.aff2axcodes(one.affine)) for one in (scan, label_scan)]
-        if axes[0] != axes[1]:
-            raise DataError(f"{image}: its axes run {axes[0]}, those of {labels} {axes[1]}; save the label map on the image's grid")
-        ignored = None if self._ignored is None else among(values, [self._ignored], str(labels))
-        return _Volume(scan, among(values, self._ids, str(labels)), ignored)
+        if differing := _differing(scan.affine, label_scan.affine, values.shape):
+            raise DataError(f"{image}: {differing} ({labels}); save the label map on the image's grid, with the image's header")
+        ignored = self._labels.ignored
+        unlabelled = None if ignored is None else among(values, [ignored], str(labels))
+        return _Volume(scan, self._labels.lesion(values, str(labels)), unlabelled)
 
     def _scan(self, file: PurePosixPath) -> VolumeScan:
         scan = open_scan(self._release.path_of(file), window=self._window, axis=self._axis)
         if not isinstance(scan, VolumeScan):
             raise DataError(f"{file}: no volume; expected NIfTI, NRRD or MetaImage")
         return scan
+
+
+def _differing(image: np.ndarray, labels: np.ndarray, shape: Sequence[int]) -> str:
+    """How the geometry of two affines differs, in words; '' if no corner of the grid is further off than half a voxel."""
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(np.array(shape) - 1), 1]
+    spacings = [np.sqrt((affine[:3, :3] ** 2).sum(axis=0)) for affine in (image, labels)]
+    off = np.linalg.norm(corners @ (image - labels)[:3].T, axis=1).max()  # millimetres
+    if off <= spacings[0].min() / 2:
+        return ""
+    axes = ["".join(nib.aff2axcodes(affine)) for affine in (image, labels)]
+    if axes[0] != axes[1]:
+        return f"its axes run {axes[0]}, those of its label map {axes[1]}"
+    if not np.allclose(*spacings, rtol=0.01):
+        found = " mm, its label map's ".join(" x ".join(f"{side:.4g}" for side in spacing) for spacing in spacings)
+        return f"its spacing is {found} mm"
+    if not np.allclose(image[:3, :3] / spacings[0], labels[:3, :3] / spacings[1], atol=0.01):
+        return f"its axes are turned against those of its label map, so that corners are up to {off:.4g} mm apart"
+    return f"its origin is {np.linalg.norm((image - labels)[:3, 3]):.4g} mm from its label map's"
