@@ -172,6 +172,7 @@ def test_preparing_checking_viewing_and_evaluating_a_data_set(scans: Path, train
     data, out = tmp_path / "data", tmp_path / "out"
     spoken = []
     prepare = ["folder", "--source", source, "--out", data, "--task", "bright_disc", "--modality", "CT", "--group", "([0-9]|[a-z]+)$"]
+    prepare += ["--max-left-out", "0.9"]
     for verb in (
         ["data", "prepare", *prepare],
         ["data", "check", data / "tasks.yaml", "--json"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -51,10 +52,12 @@ def data_prepare(
     annotations: str | None = None,
     channel: int | None = None,
     empty_slices: float | None = None,
+    max_left_out: float = 0.05,
 ) -> Outcome:
     """Turn a download into images, masks, a split.csv and a task of OUT/tasks.yaml; several sets may share one OUT.
 
-    What cannot be used is left out and listed in SOURCE.md. The same command completes what an interrupted one began.
+    What cannot be used is left out and listed in SOURCE.md; more than a few percent are refused. The same command completes what an
+    interrupted one began.
 
     Args:
         name: A public set or a layout: 'tpseg data list' shows them.
@@ -74,19 +77,23 @@ def data_prepare(
         annotations: Layout coco: the JSON file in the source.
         channel: Layout nnunet: which of a case's images to take; by default 0000.
         empty_slices: Your own volumes: share of the slices without lesion to keep, 0 to 1; by default none.
+        max_left_out: Share of the cases that may be lost, by damage, a missing partner, a wrong reference, before all is refused, 0 to 1.
     """
+    from tpseg.data.left_out import left_out_lines
     from tpseg.data.sources import PUBLIC, make_source
     from tpseg.data.sources.prepare import prepare
-    from tpseg.data.sources.source_page import left_out_lines
     from tpseg.progress import track
 
-    options = {"modality": modality, "description": description, "labels": labels, "group": group, "window": window, "axis": axis}
-    made_of = make_source(
-        name, task, **options, images=images, masks=masks, annotations=annotations, channel=channel, empty_slices=empty_slices
-    )
+    options: dict[str, object] = {"modality": modality, "description": description, "labels": labels, "group": group}
+    options |= {"window": window, "axis": axis}
+    options |= {"images": images, "masks": masks, "annotations": annotations, "channel": channel, "empty_slices": empty_slices}
+    made_of = make_source(name, task, **options)
     others = [kind() for kind in PUBLIC.values()]
-    command = f"tpseg data prepare {name} --source {source.name} --out {out.name} --protocol {protocol} --seed {seed}"
-    done = prepare(made_of, source, out, protocol, seed, others=others, watch=track, command=command)
+    words = ["tpseg", "data", "prepare", name, "--source", source.name, "--out", out.name, "--protocol", protocol, "--seed", str(seed)]
+    for option, value in {"task": task, **options}.items():
+        if value is not None:
+            words += [f"--{option.replace('_', '-')}", ",".join(value) if isinstance(value, list) else str(value)]
+    done = prepare(made_of, source, out, protocol, seed, others, track, shlex.join(words), max_left_out)
     for line in left_out_lines(done.left_out):
         error_console.print(line)
     task_name = made_of.task.name

@@ -187,7 +187,7 @@ def test_it_becomes_a_data_set_and_a_case_that_fails_is_left_out(tmp_path: Path)
         save(tmp_path / "set" / f"{number}.png", seed=number)
         write(tmp_path / "set" / f"{number}.json", shape("rectangle", (0, 0), (number, 2)))
     write(tmp_path / "set" / "5.json", shape("line", (0, 0), (1, 1)))
-    made = prepare(LabelmeSource(task="nodule"), tmp_path / "set", tmp_path / "out")
+    made = prepare(LabelmeSource(task="nodule"), tmp_path / "set", tmp_path / "out", most_left_out=0.2)
     masks = {path.stem: int((np.asarray(Image.open(path)) > 0).sum()) for path in (made.folder / "masks").iterdir()}
     assert masks == {str(number): 2 * number for number in range(5)}
     assert [one.name for one in made.left_out] == ["5"]

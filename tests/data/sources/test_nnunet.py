@@ -349,5 +349,8 @@ def test_the_command_line_takes_the_options(root: Path, tmp_path: Path, capsys: 
 def test_where_nothing_can_be_used_the_reason_is_given(root: Path, tmp_path: Path) -> None:
     for number in (1, 2):
         save(root / "labelsTr" / f"liver_{number:03d}.nii.gz", with_nan())
-    with pytest.raises(DataError, match=r"nothing in it can be used: imagesTr/liver_001_0000\.nii\.gz: .*NaN or infinite labels"):
+    with pytest.raises(
+        DataError,
+        match=r"nothing in it can be used: 2 left out, .*: imagesTr/liver_001_0000\.nii\.gz .*NaN or infinite labels",
+    ):
         prepare(NnunetSource(), root, tmp_path / "out")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,14 @@ from fake_releases import case, encode, grey_mask, in_folder, rgb, write_release
 from filelock import FileLock
 
 from tpseg.data.sources import PUBLIC, Pair, Source, make_source
-from tpseg.data.sources.prepare import prepare
+from tpseg.data.sources import prepare as making
+from tpseg.data.sources.folder import FolderSource
 from tpseg.data.sources.release import Release
 from tpseg.errors import DataError, UsageError
 from tpseg.tasks import Task
+
+prepare = partial(making.prepare, most_left_out=1.0)
+"""The made-up releases have as many oddities as the real ones, and few images."""
 
 
 class Named(Source):
@@ -191,9 +196,63 @@ def test_a_download_of_which_nothing_can_be_used_is_an_error(tmp_path: Path) -> 
     put = in_folder(tmp_path / "download")
     put("benign (1).png", b"no picture")
     put("benign (1)_mask.png", encode(grey_mask(case(1)[1])))
-    with pytest.raises(DataError, match=r"nothing in the download can be used: benign_001: .*cannot be decoded"):
-        prepare(PUBLIC["busi"](), tmp_path / "download", tmp_path / "out")
-    assert not (tmp_path / "out" / "tasks.yaml").exists()
+    with pytest.raises(DataError, match=r"nothing in it can be used: 1 left out, cannot be used: benign_001 .*cannot be decoded"):
+        prepare(PUBLIC["busi"](), tmp_path / "download", tmp_path / "new" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["download"]  # nothing is left behind
+
+
+def broken_release(folder: Path, whole: int, broken: int) -> Path:
+    put = in_folder(folder)
+    for number in range(whole + broken):
+        put(f"images/{number}.png", encode(case(number)[0]) if number < whole else b"no picture")
+        put(f"masks/{number}.png", encode(grey_mask(case(number)[1])))
+    return folder
+
+
+def test_more_than_a_few_percent_lost_are_refused_unless_they_are_accepted(tmp_path: Path) -> None:
+    release = broken_release(tmp_path / "download", 18, 2)
+    words = r"2 of 20 would be left out, more than 5%; mend them, or accept it with --max-left-out 0\.1: 2 left out, cannot be used: 18 "
+    with pytest.raises(DataError, match=words):
+        making.prepare(FolderSource(), release, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["download"]  # nothing is left behind, mended files may be other ones
+    done = making.prepare(FolderSource(), release, tmp_path / "out", most_left_out=0.1)
+    assert [one.name for one in done.left_out] == ["18", "19"]
+    assert "- Lost: 2 that should have been cases" in (done.folder / "SOURCE.md").read_text()
+    with pytest.raises(UsageError, match="max left out: found 5, expected a share"):
+        making.prepare(FolderSource(), release, tmp_path / "out", most_left_out=5)
+
+
+def test_a_few_percent_lost_are_named(tmp_path: Path) -> None:
+    done = making.prepare(FolderSource(), broken_release(tmp_path / "download", 19, 1), tmp_path / "out")
+    assert [one.name for one in done.left_out] == ["19"]
+
+
+def test_a_refusal_discards_what_an_interrupted_call_had_begun(tmp_path: Path) -> None:
+    release = broken_release(tmp_path / "download", 4, 4)
+
+    def interrupted(items: Iterator, total: int, description: str) -> Iterator:
+        yield next(items)
+        raise Killed
+
+    with pytest.raises(Killed):
+        making.prepare(FolderSource(), release, tmp_path / "out", watch=interrupted)
+    assert (tmp_path / "out" / "lesion" / "prepared.json").exists()
+    with pytest.raises(DataError, match="4 of 8 would be left out"):
+        making.prepare(FolderSource(), release, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_files_that_no_case_is_made_of_and_links_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    release = broken_release(tmp_path / "download", 4, 0)
+    for name in ("photo.png", "images/x.webp", "volume.npy", "README.md", "list.csv"):
+        (release / name).write_bytes(b"1")
+    (release / "images" / "gone.png").symlink_to("nowhere.png")
+    done = making.prepare(FolderSource(), release, tmp_path / "out", most_left_out=0.2)
+    assert {(one.name, one.reason, one.meant) for one in done.left_out} == {
+        ("images/gone.png", "a broken link", False), ("images/x.webp", "in no case", True), ("photo.png", "in no case", True),
+        ("volume.npy", "in no case", True),
+    }  # fmt: skip
+    assert "images/gone.png (to nowhere.png)" in (done.folder / "SOURCE.md").read_text()
 
 
 def test_an_output_folder_within_the_download_is_refused(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def _originals(release: Release, panels: list[PurePosixPath]) -> Iterator[Pair |
             mask=lambda file=file: lesion_of_colours(_panels(release, file)[1]),  # type: ignore[misc]
             split=split.get(file, ""),
             group=file.parent.name,
+            files=(file,),
         )
 
 
@@ -126,4 +127,6 @@ def _mirrored(release: Release) -> Iterator[Pair | LeftOut]:
         if isinstance(one, LeftOut):
             yield one
         else:
-            yield Pair(one.stem, picture(release, one.image), labels(release, one.mask), group=one.stem.split("_")[0])
+            yield Pair(
+                one.stem, picture(release, one.image), labels(release, one.mask), group=one.stem.split("_")[0], files=(one.image, one.mask)
+            )

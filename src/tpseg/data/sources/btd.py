@@ -55,7 +55,8 @@ class Btd(Source):
         seen: set[int] = set()
         for number, file in matlab:
             if number in seen or not 1 <= number <= SLICES:
-                yield LeftOut(str(file), "a second file of one number" if number in seen else f"a number beyond {SLICES}")
+                second = number in seen
+                yield LeftOut(str(file), "a second file of one number" if second else f"a number beyond {SLICES}", meant=second)
                 continue
             seen.add(number)
             try:
@@ -69,6 +70,7 @@ class Btd(Source):
                 mask=lambda file=file: read_array(release, file, "tumorMask"),  # type: ignore[misc]
                 split=_fold_split(number),
                 group=patient,
+                files=(file,),
                 columns={"kind": kind},
             )
         if not matlab:
@@ -127,4 +129,11 @@ def _pictures(release: Release) -> Iterator[Pair | LeftOut]:
         return
     for one in sorted(found, key=lambda one: int(one.stem)):
         number = int(one.stem)
-        yield Pair(f"{number:04d}", picture(release, one.image), mask(release, one.mask), split=_fold_split(number), columns={"kind": ""})
+        yield Pair(
+            name=f"{number:04d}",
+            image=picture(release, one.image),
+            mask=mask(release, one.mask),
+            split=_fold_split(number),
+            files=(one.image, one.mask),
+            columns={"kind": ""},
+        )

@@ -46,16 +46,16 @@ class Busi(Source):
             if found["mask"] or any(folder.lower() in MASK_FOLDERS for folder in file.parts[:-1]):
                 masks[key].append(file)
             elif images.setdefault(key, file) != file:
-                yield LeftOut(str(file), "a second file of one name", f"{images[key]} was taken")
+                yield LeftOut(str(file), "a second file of one name", f"{images[key]} was taken", meant=True)
         for key, image in sorted(images.items()):
             kind, number = key
             if kind == "normal":
-                yield LeftOut(str(image), "normal: holds no lesion, and the paper does without")
+                yield LeftOut(str(image), "normal: holds no lesion, and the paper does without", meant=True)
             elif key not in masks:
                 yield LeftOut(str(image), NO_PARTNER, "an image without a mask")
             else:
-                name = f"{kind}_{number:03d}"
-                yield Pair(name, picture(release, image), mask(release, *masks[key]), columns={"kind": kind})
+                name, files = f"{kind}_{number:03d}", (image, *masks[key])
+                yield Pair(name, picture(release, image), mask(release, *masks[key]), files=files, columns={"kind": kind})
         for key in sorted(set(masks) - set(images)):
             for file in masks[key]:
                 yield LeftOut(str(file), NO_PARTNER, "a mask without an image")

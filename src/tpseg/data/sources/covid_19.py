@@ -53,10 +53,11 @@ class Covid19(Source):
                     mask=mask(release, one.mask),
                     split=part,
                     group=scan if part == "train" else "",
+                    files=(one.image, one.mask),
                     columns={"scan": scan},
                 )
             else:
-                yield LeftOut(str(one.image), "in none of the folders that belong to this set")
+                yield LeftOut(str(one.image), "in none of the folders that belong to this set", meant=True)
 
 
 def _part(parent: PurePosixPath) -> str:

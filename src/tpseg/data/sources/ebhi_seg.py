@@ -39,10 +39,11 @@ class EbhiSeg(Source):
                 yield one
             else:
                 found = re.match(r"[^-]+(?=-)", one.stem)
-                yield Pair(one.stem, picture(release, one.image), mask(release, one.mask), group=found[0] if found else "")
+                group = found[0] if found else ""
+                yield Pair(one.stem, picture(release, one.image), mask(release, one.mask), group=group, files=(one.image, one.mask))
         for one in file_pairs([file for file in release.files if _class(file.parts) in CLASSES]):
             if not isinstance(one, LeftOut):
-                yield LeftOut(str(one.image), "another class than adenocarcinoma, which the paper uses alone")
+                yield LeftOut(str(one.image), "another class than adenocarcinoma, which the paper uses alone", meant=True)
 
 
 def _class(parts: tuple[str, ...]) -> str:

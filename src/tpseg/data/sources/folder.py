@@ -104,10 +104,11 @@ class FolderSource(VolumeLayout):
             return
         mask = partial(_read_masks, release, tuple(masks), label_ids(self.labels))
         if image.suffix.lower() in IMAGE_SUFFIXES:
-            yield Pair(name, picture(release, image), mask, split, group)
+            yield Pair(name, picture(release, image), mask, split, group, files=(image, *masks))
             return
         folder = PurePosixPath(key).parent.as_posix()
-        yield Pair(name, partial(_read_dicom, release, image, self.task.window), mask, split, group or folder.removeprefix("."))
+        shown = partial(_read_dicom, release, image, self.task.window)
+        yield Pair(name, shown, mask, split, group or folder.removeprefix("."), files=(image, *masks))
 
     def _files(self, release: Release) -> tuple[dict[str, list[PurePosixPath]], dict[str, list[PurePosixPath]]]:
         """Images and masks, each by their path without suffix and without the folder that says which of the two they are."""

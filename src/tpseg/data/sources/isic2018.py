@@ -50,18 +50,18 @@ class Isic2018(Source):
             wanted = masks if found["mask"] or any(folder.lower() in MASK_FOLDERS for folder in file.parts[:-1]) else images
             name = found["id"].upper()
             if wanted.setdefault(name, file) != file:
-                yield LeftOut(str(file), "a second file of one name", f"{wanted[name]} was taken")
+                yield LeftOut(str(file), "a second file of one name", f"{wanted[name]} was taken", meant=True)
         if not images:
             yield from _numbered(release)
         packed = {part_of(image.parent, PARTS) for image in images.values()} == set(PARTS)
         for name, image in sorted(images.items()):
             if any(TEST.search(folder) for folder in image.parts[:-1]):
-                yield LeftOut(str(image), "the challenge's test part, which papers do not use")
+                yield LeftOut(str(image), "the challenge's test part, which papers do not use", meant=True)
             elif name not in masks:
                 yield LeftOut(str(image), NO_PARTNER, "an image without a mask")
             else:
                 split = part_of(image.parent, PARTS) if packed else ""
-                yield Pair(name, picture(release, image), mask(release, masks[name]), split=split)
+                yield Pair(name, picture(release, image), mask(release, masks[name]), split=split, files=(image, masks[name]))
         for name in sorted(set(masks) - set(images)):
             yield LeftOut(str(masks[name]), NO_PARTNER, "a mask without an image")
 
@@ -81,4 +81,5 @@ def _numbered(release: Release) -> Iterator[Pair | LeftOut]:
             yield one
         else:
             part = part_of(one.parent, PARTS)
-            yield Pair(f"{one.parent.name}_{one.stem}", picture(release, one.image), mask(release, one.mask), split=part)
+            name = f"{one.parent.name}_{one.stem}"
+            yield Pair(name, picture(release, one.image), mask(release, one.mask), split=part, files=(one.image, one.mask))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tpseg.data.left_out import refuse_losses
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair, Source
 from tpseg.errors import DataError, UsageError, few, nearest
@@ -72,9 +73,9 @@ class Layout(Source):
         Raises DataError that names the first ones if all is left out.
         """
         found = list(self.find(release))
-        useless = [f"{one.name}: {one.reason}, {one.detail}".rstrip(", ") for one in found if isinstance(one, LeftOut)]
+        useless = [one for one in found if isinstance(one, LeftOut)]
         if found and len(useless) == len(found):
-            raise DataError(f"{release.path}: nothing in it can be used: {few(useless, 3)}")
+            refuse_losses(release.path, 0, useless)
         named = any(isinstance(one, Pair) and one.split for one in found)
         for one in found:
             if named and isinstance(one, Pair) and not one.split:

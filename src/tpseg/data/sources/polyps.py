@@ -51,7 +51,8 @@ class Polyps(Source):
                     image=picture(release, one.image),
                     mask=mask(release, one.mask),
                     split="train" if part == TRAIN else "test",
+                    files=(one.image, one.mask),
                     columns={"set": part},
                 )
             else:
-                yield LeftOut(str(one.image), "in none of the folders that belong to this set")
+                yield LeftOut(str(one.image), "in none of the folders that belong to this set", meant=True)

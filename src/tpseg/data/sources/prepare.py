@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from tpseg.data.formats import to_rgb
+from tpseg.data.left_out import MAX_LEFT_OUT, check_share, refuse_losses
 from tpseg.data.sources.partition import LEAK, Member, Protocol, partition
 from tpseg.data.sources.pictures import decode, suffix_of
 from tpseg.data.sources.release import Release
@@ -39,6 +40,12 @@ SCRATCH = ".preparing"
 """In a task's folder while somebody works there: the lock, and what had to be unpacked."""
 LONGEST = 55
 """Characters of a file's name, of up to four bytes each; a longer one is cut and told from others by a hash."""
+
+DOCUMENTS = (
+    ".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".xml", ".yaml", ".yml", ".html", ".pdf", ".xls", ".xlsx", ".doc", ".docx",
+    ".py", ".m", ".ipynb", ".sh", ".raw", ".zraw",
+)  # fmt: skip
+"""Files that are about the data, or a header's voxels: that no case is made of them says nothing."""
 
 Watch = Callable[[Iterable[Any], int, str], Iterator[Any]]
 
@@ -75,14 +82,17 @@ def prepare(
     others: Sequence[Source] = (),
     watch: Watch = lambda items, total, description: iter(items),
     command: str = "",
+    most_left_out: float = MAX_LEFT_OUT,
 ) -> Prepared:
     """Turn a download into OUT/TASK/{images,masks,split.csv,SOURCE.md} and an entry of OUT/tasks.yaml.
 
-    What one call began, the same call completes: files that are whole are kept. Cases that cannot be used are left out and listed.
-    `others` are the sources that a wrong download is compared with. Raises DataError for a download that is no release of this
-    source or holds nothing usable, UsageError for a folder that was made with other settings or by something else; nothing
-    outside `out` is ever written.
+    What one call began, the same call completes: files that are whole are kept. Cases that cannot be used are left out and listed,
+    and so is every file that no case is made of; `most_left_out` is the share of the cases that may be lost. `others` are the
+    sources that a wrong download is compared with. Raises DataError for a download that is no release of this source, holds nothing
+    usable or loses more: then nothing stays behind; UsageError for a folder that was made with other settings or by something else.
+    Nothing outside `out` is ever written.
     """
+    check_share(most_left_out)
     if protocol not in get_args(Protocol):
         raise UsageError(f"protocol '{protocol}': expected {' or '.join(get_args(Protocol))}{nearest(protocol, get_args(Protocol))}")
     if protocol == "paper" and source.facts is None:
@@ -95,19 +105,39 @@ def prepare(
         settings = _settings(source, release, protocol, seed)
         present = _present(folder, settings)
         if present is None or not present["complete"]:
-            found = list(source.pairs(release))
-            pairs = [one for one in found if isinstance(one, Pair)]
-            if not pairs:
-                raise DataError(_wrong_download(source, release, others))
+            pairs, left_out = find_cases(source, release, others)
+            refuse_losses(release_path, _units(pairs), left_out, most_left_out)
             _begin(folder, settings)
             written, faulty = _write_all(_safe_names(pairs), folder, watch)
-            left_out = [*(one for one in found if isinstance(one, LeftOut)), *faulty]
+            left_out += faulty
+            try:
+                refuse_losses(release_path, _units([one.pair for one in written]), left_out, most_left_out)
+            except DataError:
+                _discard(folder)
+                raise
             _finish(folder, source, settings, written, left_out, command)
         _add_task(tasks_file, source)
     record = _present(folder, settings)
     assert record is not None
     anew = present is None or not present["complete"]
     return Prepared(folder, tasks_file, Counts(**record["counts"]), [LeftOut(*one) for one in record["left_out"]], anew)
+
+
+def find_cases(source: Source, release: Release, others: Sequence[Source] = ()) -> tuple[list[Pair], list[LeftOut]]:
+    """The cases of a release, nothing decoded, and whatever in it becomes none; raises DataError if it is no release of this source."""
+    found = list(source.pairs(release))
+    pairs = [one for one in found if isinstance(one, Pair)]
+    left_out = [*(one for one in found if isinstance(one, LeftOut)), *release.skipped]
+    if not pairs:
+        raise DataError(_wrong_download(source, release, others))
+    spoken_of = {str(file) for pair in pairs for file in pair.files} | {one.name for one in left_out}
+    unused = [str(file) for file in release.files if str(file) not in spoken_of and file.suffix.lower() not in DOCUMENTS]
+    return pairs, [*left_out, *(LeftOut(file, "in no case", meant=True) for file in unused)]
+
+
+def _units(pairs: Sequence[Pair]) -> int:
+    """The number of images that cases are made of; the slices of a volume are of one."""
+    return len({pair.files[0] if pair.files else pair.name for pair in pairs})
 
 
 def _entry(source: Source) -> dict[str, str]:
@@ -132,8 +162,8 @@ def _settings(source: Source, release: Release, protocol: str, seed: int) -> dic
 
 @contextmanager
 def _working(folder: Path) -> Iterator[Path]:
-    """A scratch folder in the task's folder, which nobody else may work in; new folders that stay empty are removed again."""
-    new = [place for place in (folder, folder.parent) if not place.exists()]
+    """A scratch folder in the task's folder, which nobody else may work in; that and new folders are removed if they end up empty."""
+    new = [place for place in (folder, *folder.parents) if place == folder or not place.exists()]
     scratch = folder / SCRATCH
     scratch.mkdir(parents=True, exist_ok=True)
     try:
@@ -173,6 +203,13 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
         for half_written in (folder / name).glob(".*"):
             half_written.unlink()
     _write_record(folder, {"settings": settings, "complete": False})
+
+
+def _discard(folder: Path) -> None:
+    """Remove what was begun."""
+    for name in ("images", "masks"):
+        shutil.rmtree(folder / name)
+    (folder / RECORD).unlink()
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -245,15 +282,12 @@ def _finish(
     folder: Path, source: Source, settings: dict[str, Any], written: Sequence[_Written], left_out: list[LeftOut], command: str
 ) -> None:
     """Put every case into a split; write the split file, the page and, last, that the folder is complete."""
-    if not written:
-        listed = few([f"{one.name}: {one.detail or one.reason}" for one in left_out], 3)
-        raise DataError(f"{folder}: nothing in the download can be used: {listed}")
     by_image = {one.image: one for one in written}
     members = [Member(one.image, one.pair.split, one.pair.group, one.digest) for one in written]
     counts = source.facts.counts if source.facts else {}
     kept, leaks = partition(members, counts, settings["protocol"], settings["seed"])
     if settings["protocol"] != "paper":
-        left_out = [*left_out, *(LeftOut(one.name, LEAK, one.group) for one in leaks)]
+        left_out = [*left_out, *(LeftOut(one.name, LEAK, one.group, meant=True) for one in leaks)]
     rows = [
         {"image": one.name, "mask": by_image[one.name].mask, "split": one.split, "group": one.group, **by_image[one.name].pair.columns}
         for one in kept

@@ -43,7 +43,9 @@ class Release:
 
     A context manager; what has to be unpacked lies in a temporary folder below `scratch` (the system's if not given) until the
     end. Hidden files and what macOS and Windows leave behind are left out; links are followed, and a broken one is `skipped`. A
-    member that was unpacked beside its archive is read from there. Raises DataError for what is no folder and no archive, for archives that are damaged, encrypted, nested deeper
+    member that was unpacked beside its archive is read from there.
+
+    Raises DataError for what is no folder and no archive, for archives that are damaged, encrypted, nested deeper
     than MAX_DEPTH, unpack to more than a hundred times their size or without a bound, for names and links that lead out of the tree.
     """
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from tpseg.data.left_out import LeftOut, by_reason, named
 from tpseg.data.manifest import SPLITS
 from tpseg.data.sources.partition import LEAK, VAL_SHARE
-from tpseg.data.sources.source import LeftOut, Source
-from tpseg.errors import few
+from tpseg.data.sources.source import Source
 from tpseg.foreign import markdown
 
 
@@ -48,18 +48,6 @@ def count(splits: Sequence[str], counts: Mapping[str, int], protocol: str, leaks
     return Counts(by_split, len(splits) - reported, reported, counts.get("train"), counts.get("val"), kept_leaks)
 
 
-def by_reason(left_out: Sequence[LeftOut]) -> dict[str, list[LeftOut]]:
-    grouped: dict[str, list[LeftOut]] = defaultdict(list)
-    for one in left_out:
-        grouped[one.reason].append(one)
-    return dict(grouped)
-
-
-def left_out_lines(left_out: Sequence[LeftOut]) -> list[str]:
-    """`133 left out, normal: ...: a, b, c and 130 more`: a line for each reason."""
-    return [f"{len(ones)} left out, {reason}: {few([_named(one) for one in ones], 3)}" for reason, ones in by_reason(left_out).items()]
-
-
 def source_page(
     source: Source, settings: Mapping[str, object], counts: Counts, shared: int, left_out: Sequence[LeftOut], command: str
 ) -> str:
@@ -82,18 +70,16 @@ def source_page(
         f"- SHA-256 of the download ({settings['hashed']}): {settings['release']}",
         f"- Images: {counts}; by split {', '.join(f'{split} {number}' for split, number in counts.splits.items())}",
     ]
+    if lost := [one for one in left_out if not one.meant]:
+        lines.append(f"- Lost: {len(lost)} that should have been cases or parts of one, see below")
     if shared:
         lines.append(f"- {shared} images show a picture that is there more than once; the copies have one group")
     lines += ["", "## Left out", ""]
     for reason, ones in by_reason(left_out).items():
-        lines += [f"### {len(ones)}: {markdown(reason)}", "", *(f"- {markdown(_named(one))}" for one in ones), ""]
+        lines += [f"### {len(ones)}: {markdown(reason)}", "", *(f"- {markdown(named(one))}" for one in ones), ""]
     if not left_out:
         lines += ["Nothing.", ""]
     return "\n".join(lines)
-
-
-def _named(one: LeftOut) -> str:
-    return f"{one.name} ({one.detail})" if one.detail else one.name
 
 
 def _protocol(protocol: str) -> str:

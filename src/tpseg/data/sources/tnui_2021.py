@@ -40,10 +40,11 @@ class Tnui2021(Source):
             if isinstance(one, LeftOut):
                 yield one
             elif one.parent.name.lower() == "test":
-                yield LeftOut(str(one.image), "the release's test part, which the paper does not use")
+                yield LeftOut(str(one.image), "the release's test part, which the paper does not use", meant=True)
             elif one.parent.name.lower() in PARTS:
                 part = one.parent.name.lower()
-                yield Pair(f"{part}_{one.stem}", picture(release, one.image), mask(release, one.mask), split=PARTS[part])
+                files = (one.image, one.mask)
+                yield Pair(f"{part}_{one.stem}", picture(release, one.image), mask(release, one.mask), split=PARTS[part], files=files)
 
 
 def _skin(release: Release, one: FilePair) -> bool:

@@ -35,8 +35,8 @@ def is_picture(file: PurePosixPath) -> bool:
 def file_pairs(files: Sequence[PurePosixPath]) -> Iterator[FilePair | LeftOut]:
     """Images and masks of one stem in sister folders `images` and `masks` (or `image`, `mask`, `label`), whatever the suffix.
 
-    A mask's stem may end in `_mask`, `_segmentation` and so on. What has no partner is left out; so is what stands in a folder
-    without a sister, without a word.
+    A mask's stem may end in `_mask`, `_segmentation` and so on. What has no partner is left out; what stands in a folder without a
+    sister is not spoken of here.
     """
     images, masks = _below(files, IMAGE_FOLDERS), _below(files, MASK_FOLDERS)
     for parent in sorted(set(images) & set(masks), key=str):
@@ -50,7 +50,7 @@ def file_pairs(files: Sequence[PurePosixPath]) -> Iterator[FilePair | LeftOut]:
             mask, *other_masks = partners.pop(stem)
             yield FilePair(parent, stem, image, mask)
             for other in (*others, *other_masks):
-                yield LeftOut(str(other), "a second file of one name", f"{image} and {mask} were taken")
+                yield LeftOut(str(other), "a second file of one name", f"{image} and {mask} were taken", meant=True)
         for file in (file for named in partners.values() for file in named):
             yield LeftOut(str(file), NO_PARTNER, "a mask without an image")
 

@@ -105,11 +105,14 @@ class Volumes:
         kept = sorted(lesion | set(evenly(empty, empty_slices)))
         for index in kept:
             name = f"{case}_{index + 1:04d}"
-            yield Pair(name, partial(self._image, image, labels, index), partial(self._mask, image, labels, index), split, group)
+            slice_image, slice_mask = partial(self._image, image, labels, index), partial(self._mask, image, labels, index)
+            yield Pair(name, slice_image, slice_mask, split, group, files=(image, labels))
         if len(kept) < len(frames_known):
-            yield LeftOut(str(image), "slices without lesion", f"{len(frames_known) - len(kept)} of {len(frames)}")
+            detail = f"{len(frames_known) - len(kept)} of {len(frames)}"
+            yield LeftOut(str(image), "slices without lesion", detail, meant=True)
         if len(frames_known) < len(frames):
-            yield LeftOut(str(image), "slices with voxels that are not labelled", f"{len(frames) - len(frames_known)} of {len(frames)}")
+            detail = f"{len(frames) - len(frames_known)} of {len(frames)}"
+            yield LeftOut(str(image), "slices with voxels that are not labelled", detail, meant=True)
 
     def _image(self, image: PurePosixPath, labels: PurePosixPath, index: int) -> np.ndarray:
         frame = self._volume(image, labels).scan.frame(index)
@@ -161,7 +164,7 @@ def _differing(image: np.ndarray, labels: np.ndarray, shape: Sequence[int]) -> s
     axes = ["".join(nib.aff2axcodes(affine)) for affine in (image, labels)]
     if axes[0] != axes[1]:
         return f"its axes run {axes[0]}, those of its label map {axes[1]}"
-    if not np.allclose(*spacings, rtol=0.01):
+    if not np.allclose(spacings[0], spacings[1], rtol=0.01):
         found = " mm, its label map's ".join(" x ".join(f"{side:.4g}" for side in spacing) for spacing in spacings)
         return f"its spacing is {found} mm"
     if not np.allclose(image[:3, :3] / spacings[0], labels[:3, :3] / spacings[1], atol=0.01):
