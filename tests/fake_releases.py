@@ -124,8 +124,8 @@ def in_folder(folder: Path) -> Put:
     return put
 
 
-def rar(files: dict[str, bytes], method: int = 0x30) -> bytes:
-    """A rar archive, version 3, of files stored as they are; another method only claims to be compressed."""
+def rar(files: dict[str, bytes], method: int = 0x30, mode: int = 0o100644) -> bytes:
+    """A rar archive, version 3, of files stored as they are, mode as of Unix; another method only claims to be compressed."""
 
     def block(kind: int, flags: int, content: bytes, data: bytes = b"") -> bytes:
         head = struct.pack("<BHH", kind, flags, 7 + len(content)) + content
@@ -134,7 +134,7 @@ def rar(files: dict[str, bytes], method: int = 0x30) -> bytes:
     blocks = [b"Rar!\x1a\x07\x00", block(0x73, 0, bytes(6))]
     for name, data in files.items():
         encoded = name.encode()
-        sizes = struct.pack("<IIBIIBBHI", len(data), len(data), 3, zlib.crc32(data), 0x5A000000, 20, method, len(encoded), 0o100644)
+        sizes = struct.pack("<IIBIIBBHI", len(data), len(data), 3, zlib.crc32(data), 0x5A000000, 20, method, len(encoded), mode)
         blocks.append(block(0x74, 0x8000, sizes + encoded, data))
     return b"".join([*blocks, block(0x7B, 0x4000, b"")])
 

@@ -113,11 +113,12 @@ def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, prototypes, optimiser, schedule and every logged number are equal, bit for bit."""
+    """Weights, prototypes, optimiser, schedules and every logged number are equal, bit for bit."""
     first, second = checkpoint(one), checkpoint(other)
     assert any("prototypes" in key for key in first["state_dict"])
     for part in ("lr_schedulers", "epoch", "global_step"):
         assert first[part] == second[part], f"{part}: {first[part]} against {second[part]}"
+    assert first.get("plateau") == second.get("plateau")
     for part in ("state_dict", "optimizer_states"):
         assert_close(first[part], second[part], rtol=0, atol=0, msg=lambda text, part=part: f"{part}: {text}")
     assert (one / "logs" / "metrics.csv").read_text() == (other / "logs" / "metrics.csv").read_text()

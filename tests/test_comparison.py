@@ -31,6 +31,8 @@ def test_differences_by_hand(tmp_path):
     np.testing.assert_allclose(table["difference"], [0.2, 0.0, 0.1], atol=1e-12)
     np.testing.assert_allclose(table.loc["a", ["low", "high"]].astype(float), [0.1, 0.3], atol=1e-12)
     assert np.isnan(table.loc["b", "p"])
+    assert table.loc["a", "p"] == pytest.approx(0.5)  # of the four ways to give two differences signs, two are as one-sided as this
+    assert compare_evaluations(other, one).set_index("task").loc["a", "p"] == pytest.approx(0.5)
 
 
 def test_a_steady_gain_is_significant_and_noise_is_not(tmp_path):

@@ -23,13 +23,17 @@ from tpseg.data.hashes import read_record
 from tpseg.data.manifest import read_dataset
 from tpseg.data.pairs import read_pair
 from tpseg.foreign import parse_json
+from tpseg.growing import nearest
 from tpseg.growing.lineage import descend
 from tpseg.growing.nearest import rank_tasks
 from tpseg.growing.recipe import read_recipe
+from tpseg.models.catalogue import create
 from tpseg.models.checkpoint import load_model, save_model
 from tpseg.models.grow import extract, same_bits
 from tpseg.models.model import LesionModel
+from tpseg.models.prototypes import region_sums
 from tpseg.prediction import Segmenter
+from tpseg.tasks import Task, TaskSet
 from tpseg.training import train
 from tpseg.trust.record import load_trust
 
@@ -200,6 +204,18 @@ def test_the_nearest_task_is_where_it_starts_and_the_table_shows_why(trained, ne
     assert ranking[0].similarity > ranking[1].similarity
     assert min(ranking[0].dice, ranking[1].dice) > 0.5  # each finds discs, and the model has learned these
     assert ranking[0].dice > ranking[1].dice
+
+
+def test_what_lies_beside_an_image_is_neither_lesion_nor_background_of_the_new_task(tiny_dataset, monkeypatch):
+    """Images of 48 pixels are padded to 64."""
+    masks = []
+    monkeypatch.setattr(nearest, "region_sums", lambda features, mask: masks.append(mask) or region_sums(features, mask))
+    rank_tasks(create(config(model={"image_size": 48}).model, TaskSet([Task("old")])), read_dataset(tiny_dataset).split("train")[:2])
+    assert len(masks) == 3  # PGTDs
+    for mask in masks:
+        assert (mask[..., :48, :48] >= 0).all()
+        assert (mask[..., 48:, :] == -1).all()
+        assert (mask[..., 48:] == -1).all()
 
 
 def test_the_cost_is_told_and_kept(grown, trained):

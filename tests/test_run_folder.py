@@ -9,21 +9,28 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from miniature import assert_same_run, checkpoint, stopped, train_miniature
+from miniature import assert_same_run, checkpoint, config, stopped, train_miniature
 from torch.testing import assert_close
 
 import tpseg.recipe
 import tpseg.training
+from tpseg.callbacks import BestModel
 from tpseg.data.dataset import LesionDataset
+from tpseg.data.manifest import read_dataset
 from tpseg.errors import UsageError
 from tpseg.faults import WriteError
+from tpseg.models.catalogue import create
 from tpseg.models.checkpoint import load_model
+from tpseg.models.model import LesionModel
+from tpseg.recipe import LesionModule
 from tpseg.run_folder import read_settings
+from tpseg.tasks import Task, TaskSet
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
 
@@ -76,6 +83,40 @@ def test_a_stopped_and_resumed_run_is_the_uninterrupted_run(whole, discs, tmp_pa
         train_miniature(discs, tmp_path / "run", **sections)
     train_miniature(discs, tmp_path / "run", resume=True, **sections)
     assert_same_run(whole(training=FOUR | training), tmp_path / "run")
+
+
+def test_a_plateau_counts_on_where_it_was_stopped(discs):
+    """The rate falls to a tenth in the seventh epoch without a better Dice, three of them before the stop."""
+
+    def module(checkpoint: dict[str, Any]) -> LesionModule:
+        settings = config(training={"schedule": "plateau", "warmup": 0.0, "learning_rate": 2e-3})
+        made = LesionModule(settings, create(settings.model, read_dataset(discs).tasks), 100)
+        made.on_load_checkpoint(checkpoint)
+        made.optimiser = made.configure_optimizers()["optimizer"]
+        return made
+
+    def rates(one: LesionModule, dice: list[float]) -> list[float]:
+        return [one.plateau.step(value) or one.optimiser.param_groups[0]["lr"] for value in dice]
+
+    saved: dict[str, Any] = {}
+    first = module({})
+    assert rates(first, [0.7, 0.6, 0.7, 0.7]) == [2e-3] * 4
+    first.on_save_checkpoint(saved)
+    assert rates(module(saved), [0.65] * 4) == pytest.approx([2e-3] * 3 + [2e-4])
+
+
+def test_the_best_model_stays_the_best_when_a_run_goes_on_and_of_equals_the_first(tmp_path, monkeypatch):
+    saved: list[int] = []
+    monkeypatch.setattr("tpseg.callbacks.whole_model", lambda model, wrapped: saved.append(trainer.current_epoch))
+    trainer, module = SimpleNamespace(model=None), SimpleNamespace(model=LesionModel(config().model, TaskSet([Task("a")])))
+    best = BestModel(tmp_path, {}, "")
+    for epoch, dice in enumerate([0.0, 0.5, 0.8, 0.8, 0.7, 0.81]):
+        trainer.current_epoch, trainer.callback_metrics = epoch, {"val/dice": torch.tensor(dice)}
+        before, best = best, BestModel(tmp_path, {}, "")
+        best.load_state_dict(before.state_dict())
+        best.on_validation_end(trainer, module)
+        assert best.epoch == saved[-1]
+    assert saved == [0, 1, 2, 5]
 
 
 def test_a_run_may_be_stopped_after_every_epoch(whole, discs, tmp_path):

@@ -151,6 +151,15 @@ def test_palette_of_two_entries_is_0_and_1_whatever_its_colours(colour: tuple[in
     np.testing.assert_array_equal(reading.mask, SQUARE == 255)
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_palette_mask_of_one_index_is_empty_or_full(index: int, tmp_path: Path) -> None:
+    """An image without a lesion names the background alone; no other index is there to tell it by."""
+    image = Image.fromarray(np.full((16, 24), index, np.uint8)).convert("P")
+    image.putpalette([0, 0, 128, 128, 0, 0])
+    mask = read_mask(save(image, tmp_path / "m.png")).mask
+    assert mask.tolist() == np.full((16, 24), index == 1).tolist()
+
+
 def test_black_and_white_palette_is_taken_as_it_looks_even_if_white_comes_first(tmp_path: Path) -> None:
     image = Image.fromarray((SQUARE == 0).astype(np.uint8)).convert("P")
     image.putpalette([255, 255, 255, 0, 0, 0])

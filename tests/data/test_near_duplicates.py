@@ -69,6 +69,13 @@ def test_each_image_is_told_the_nearest_of_the_splits_before_its_own() -> None:
     assert found == [(3, 1, 4), (4, 2, NEAR), (6, 1, 0)]  # 5 is one bit too far; 0 and 1 are of one split
 
 
+def test_a_nearer_one_in_a_later_split_or_in_its_own_is_not_told() -> None:
+    a = np.random.default_rng(0).random(BITS) < 0.5
+    looks = np.array([flipped(a, 9), a, flipped(a, 1), a, flipped(a, 9)])
+    places = np.array([0, 1, 1, 2, 0])  # train, val, val, test, train: for val the test image would be nearer
+    assert list(nearest_elsewhere(looks, places)) == [(1, 0, 9), (2, 0, 8), (3, 1, 0)]  # of two alike the first
+
+
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     looks = np.array([flipped(look, rng.integers(0, 50)) for look in np.repeat(rng.random((10, BITS)) < 0.5, 6, axis=0)])

@@ -8,7 +8,8 @@ import json
 import onnx
 import pytest
 import torch
-from exportable import noise
+from exportable import make_model, noise
+from torch.testing import assert_close
 
 from tpseg.errors import UsageError
 from tpseg.export.formats import check_target
@@ -36,6 +37,17 @@ def test_a_file_equals_pytorch_at_any_size_and_batch_with_the_task_as_input(file
     for height, width in ((64, 64), (90, 70), (128, 480)):
         for tasks in ([1], [0, 2, 1], [2, 2, 0]):
             assert_same(network, part, noise(len(tasks), 3, height, width), torch.tensor(tasks))
+
+
+def test_what_is_exported_gives_the_similarity_of_the_finest_pgtd():
+    part = hardened_part(make_model()).double()
+    image, task = noise(2, 3, 64, 64).double(), torch.tensor([0, 2])
+    with torch.inference_mode():
+        expected = part(image, task)
+        assert len(expected.steps) == 3
+        logits, similarity = Traceable(part)(image, task)
+    assert_close(logits.float(), expected.logits.float(), rtol=0, atol=1e-4)
+    assert_close(similarity.float(), expected.similarity.float(), rtol=0, atol=1e-4)
 
 
 def test_the_tasks_differ_so_that_the_input_matters(onnx_file):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stdout
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from tpseg.cli import main
 from tpseg.data.manifest import read_dataset
 from tpseg.data.transforms import preprocess
 from tpseg.errors import UsageError
-from tpseg.export.parity import Sample, dice, parity, phantoms, read_samples
+from tpseg.export.parity import Comparison, Report, Sample, as_function, compare, dice, parity, phantoms, read_samples
 from tpseg.export.quantise import quantise
 from tpseg.export.runtime import ExportedNetwork
 from tpseg.export.traceable import hardened_part
@@ -93,6 +94,27 @@ def test_the_dice_of_the_hardened_gate_is_measured_against_the_truth(onnx_file, 
     cells = [list(column.cells) for column in report.tables()[1].columns]
     assert cells[0] == ["as trained", "gate hardened", "exported, float32"]
     assert cells[2][1].startswith("-")  # hardening costs less than nothing, for the truth is the hardened model's own mask
+
+
+@pytest.mark.parametrize(("difference", "overlap", "same"), [(1e-3, 0.999, True), (1.1e-3, 1.0, False), (0.0, 0.998, False)])
+def test_logits_and_masks_both_have_to_agree_at_every_size(difference, overlap, same):
+    one = Comparison(64, 64, 1, difference, 9.0, overlap, {})
+    assert one.same == same
+    assert Report("a.onnx", "float32", "phantoms", [replace(one, difference=0.0, dice=1.0), one], None, 0).same == same
+
+
+@pytest.mark.parametrize("change", [-0.5, 0.5])
+def test_the_difference_of_logits_is_absolute_and_the_largest(change):
+    part = hardened_part(make_model(**LIGHT))
+
+    def file(image, task):
+        logits = as_function(part)(image, task).clone()
+        logits[0, 0, 0, 0] += change
+        return logits
+
+    found = compare(file, part, part, phantoms(part.tasks, 2), 64, 2)
+    assert found.difference == pytest.approx(0.5)
+    assert (found.height, found.width, found.batch) == (64, 64, 2)
 
 
 def test_phantoms_stand_in_for_pictures_and_are_for_every_task():

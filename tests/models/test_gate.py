@@ -65,6 +65,14 @@ def test_the_split_by_hand() -> None:
     assert gate.splits().tolist() == [2, 0, 4, 3]
 
 
+def test_a_weight_of_just_a_half_is_the_tasks_own_route() -> None:
+    """Four equal steps of `cumulative_share`: ¼, ½, ¾, 1, without rounding."""
+    gate = SplitGate(1, 4, "cumulative_share")
+    assert gate.weights().tolist() == [[0.25, 0.5, 0.75, 1.0]]
+    assert gate.splits().tolist() == [1]
+    assert gate.table() == [[False, True, True, True]]
+
+
 def test_the_temperature_does_not_move_the_split() -> None:
     gate = stir(SplitGate(20, 12), size=2.0)
     before = gate.splits()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from common import TASKS, miniature_config, miniature_model, noise, predict, stir
 from torch import Tensor
 
@@ -228,6 +229,35 @@ def test_prototypes_move_only_when_they_are_told_to() -> None:
     model.move_prototypes()
     assert not torch.equal(model.prototypes()["pgtd1"][0], before["pgtd1"][0])
     assert all(torch.equal(before[name][2], value[2]) for name, value in model.prototypes().items())
+
+
+@miniature
+def test_what_lies_beside_the_image_moves_no_prototype() -> None:
+    """48 × 48 is padded to 64 × 64: a quarter of the cells of every PGTD is no image, neither lesion nor background."""
+    moved = []
+    for beside in (0.0, 100.0):
+        model = miniature_model(momentum=0.5)
+        before = {name: value.clone() for name, value in model.prototypes().items()}
+        output = model(noise(1, 3, 48, 48), torch.tensor([0]))
+        with torch.no_grad():
+            for step in output.steps:
+                inside = step.features.shape[-1] * 3 // 4
+                step.features[..., inside:] = beside
+                step.features[..., inside:, :] = beside
+        model.update_prototypes(output, square(1, 48), torch.tensor([0]))
+        moved.append(model.prototypes())
+        assert all((moved[-1][name][0] != before[name][0]).any(-1).all() for name in before)  # lesion and background
+    for name, prototypes in moved[0].items():
+        assert torch.equal(prototypes, moved[1][name]), name
+
+
+@miniature
+@pytest.mark.parametrize(("pgtds", "finest"), [((3, 2, 1), 2), ((3, 2), 1)])
+def test_similarity_is_that_of_the_finest_pgtd(pgtds: tuple[int, ...], finest: int) -> None:
+    output = predict(miniature_model(pgtds=pgtds), noise(1, 3, 64, 64), [0])
+    assert [step.similarity is not None for step in output.steps].count(True) == finest + 1
+    similarity = F.interpolate(output.steps[finest].similarity, (64, 64), mode="bilinear", align_corners=False)
+    assert torch.equal(output.similarity, similarity)
 
 
 @miniature

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import random
+import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants
 import pytest
@@ -95,6 +98,23 @@ def test_a_hugging_face_folder_loads(source: Trunk, trunk: Trunk, tmp_path: Path
     save_file({f"vision_encoder.backbone.{key}": value for key, value in source.hiera.state_dict().items()}, tmp_path / "model.safetensors")
     load_trunk_weights(trunk, str(tmp_path))
     assert_equal_trunks(trunk, source)
+
+
+@pytest.mark.parametrize(("claimed", "refused"), [(8 << 20, False), ((8 << 20) + 1, True), (1 << 62, True)])
+def test_a_list_of_tensors_of_over_8_mib_is_not_read(claimed: int, refused: bool, trunk: Trunk, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(claimed.to_bytes(8, "little") + b"{}")
+    with pytest.raises(DataError, match="cannot be read as weights; truncated") as caught:
+        load_trunk_weights(trunk, str(path))
+    assert (f"its header claims {claimed:,} bytes; at most 8,388,608 are read" in str(caught.value)) == refused
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_hash_written_once_stays_right(dtype: torch.dtype) -> None:
+    """By hand: name, shape and float32 of each tensor in the order of the names, whatever the numbers are held in."""
+    state = {"b": torch.tensor([[1.0, -2.0]], dtype=dtype), "a": torch.tensor(0.5, dtype=dtype)}
+    told = b"a()" + struct.pack("<f", 0.5) + b"b(1, 2)" + struct.pack("<2f", 1.0, -2.0)
+    assert trunk_sha256(SimpleNamespace(own_state=lambda: state)) == hashlib.sha256(told).hexdigest()  # type: ignore[arg-type]
 
 
 def test_the_hash_is_of_the_numbers_whatever_file_they_came_from(source: Trunk, trunk: Trunk, meta_file: Path) -> None:

@@ -99,6 +99,13 @@ def test_a_task_of_one_image_is_pulled_to_the_others():
     assert 0.3 < single(found[0]) < 0.8
 
 
+def test_the_pull_is_that_of_so_many_images() -> None:
+    """At the optimum each task's pull, 0.6 times its own offset, balances what its images leave over: 40 (0.8 − p) and 0 − q."""
+    many, single = fit_regression(np.zeros((41, 5)), np.array([0.8] * 40 + [0.0]), np.array([0] * 40 + [1]), 2)
+    p, q = many(np.zeros(5)), single(np.zeros(5))
+    assert 0.6 * (many.offset - single.offset) == pytest.approx(40 * (0.8 - p) + q)
+
+
 def test_masks_that_are_all_perfect_or_all_wrong_can_be_fitted():
     for value in (0.0, 1.0):
         (only,) = fit_regression(np.zeros((5, 5)), np.full(5, value), np.zeros(5, int), 1)

@@ -133,6 +133,21 @@ def test_links_and_passwords_are_refused(tmp_path: Path) -> None:
     assert "secret.txt is encrypted" in refusal(tmp_path / "secret.zip", tmp_path / "scratch")
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_a_tar_holds_plain_files_only(kind: bytes, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("plain"))
+        info = tarfile.TarInfo("odd")
+        info.type, info.linkname = kind, "plain" if kind == tarfile.LNKTYPE else "/etc/passwd"
+        archive.addfile(info)
+    assert "odd is a link or a device; unpack" in refusal(tmp_path / "set.tar", tmp_path / "scratch")
+
+
+def test_a_link_in_a_rar_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "set.rar").write_bytes(rar({"link": b"/etc/passwd"}, mode=stat.S_IFLNK | 0o777))
+    assert "link is a link; unpack" in refusal(tmp_path / "set.rar", tmp_path / "scratch")
+
+
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_what_a_zip_could_unpack_without_a_bound_is_refused(kind: int, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "set.zip", "w", kind) as archive:
