@@ -215,6 +215,8 @@ def test_a_wrong_type_names_the_key(section: str, key: str, value: object) -> No
     ("section", "key", "value"),
     [
         ("model", "image_size", 31),
+        ("model", "image_size", 2049),
+        ("model", "image_size", 16384),
         ("model", "rank", 0),
         ("model", "experts", 0),
         ("model", "momentum", 1.1),

@@ -14,10 +14,12 @@ from miniature import disc
 from PIL import Image
 
 import tpseg.network
+import tpseg.prediction.segmenter
 from tpseg.clinical.reading.opening import Found, find_scans, name_of
 from tpseg.data.formats import open_image, read_image, read_mask
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
+from tpseg.faults import OutOfMemory
 from tpseg.prediction import Failure, Segmenter, as_rgb, choose_tasks, predict_files
 from tpseg.prediction.files import output_names
 
@@ -266,6 +268,73 @@ def test_what_the_disk_says_of_one_result_ends_the_run_only_if_it_holds_for_all(
         assert "a.png" in first.reason.partition("written: ")[2]
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "c.png"]
         assert len(others) == 2
+
+
+# Too little memory
+
+
+NO_MEMORY = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+
+
+class Small:
+    """A network with room for so many pairs of image and task in a pass."""
+
+    def __init__(self, network, room: int, says: str = NO_MEMORY) -> None:
+        self.network, self.room, self.says = network, room, says
+        self.tasks, self.image_size = network.tasks, network.image_size
+
+    def __call__(self, image, task, rows):
+        if len(task) > self.room:
+            raise RuntimeError(self.says)
+        return self.network(image, task, rows)
+
+
+@pytest.mark.parametrize(
+    ("room", "sentence"),
+    [
+        (5, "memory ran out with 8 at a time at 64x64 pixels; 4 fit, tried just now: --batch-size 4"),
+        (1, "memory ran out with 8 at a time at 64x64 pixels; 1 fit, tried just now: --batch-size 1"),
+        (0, "not even one image fits at 64x64 pixels, which the model asks for; take a machine with more memory, or --device cpu"),
+    ],
+)
+def test_out_of_memory_names_the_batch_that_fits(segmenter, tmp_path, room, sentence):
+    """Of images, and of images and tasks: what a pass needs memory for are pairs."""
+    segmenter.network = Small(segmenter.network, room)
+    with pytest.raises(OutOfMemory, match=sentence):
+        list(segmenter.predict([picture()] * 8, ["bright_disc"] * 8))
+    for number in range(4):
+        Image.fromarray(picture()).save(tmp_path / f"{number}.png")
+    with pytest.raises(OutOfMemory, match=sentence):
+        list(predict_files(segmenter, [tmp_path], ["bright_disc", "dark_disc"], tmp_path / "out"))
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_the_batch_that_is_advised_does(segmenter):
+    segmenter.network = Small(segmenter.network, 5)
+    assert len(list(segmenter.predict([picture()] * 8, ["bright_disc"] * 8, batch_size=4))) == 8
+
+
+def test_other_errors_of_the_network_stay_what_they_are(segmenter):
+    segmenter.network = Small(segmenter.network, 0, "a tensor of the wrong shape")
+    with pytest.raises(RuntimeError, match="wrong shape"):
+        segmenter(picture(), "bright_disc")
+
+
+def test_a_picture_too_large_for_the_memory_is_named_with_the_tiles_that_help(segmenter, folder, tmp_path, monkeypatch):
+    resize = tpseg.prediction.segmenter.resize_map
+
+    def resize_small(logits, size):
+        if size == (48, 64):
+            raise RuntimeError(NO_MEMORY)
+        return resize(logits, size)
+
+    monkeypatch.setattr(tpseg.prediction.segmenter, "resize_map", resize_small)
+    scans = find_scans([str(folder / "a.png"), str(folder / "sub")])
+    first, *others = predict_files(segmenter, scans, ["bright_disc"], tmp_path / "out")
+    assert first == Failure(folder / "a.png", f"{folder / 'a.png'}: is too large for the memory there is; segment it in tiles: --tile 256")
+    assert others == [folder / "sub" / "b.jpg", folder / "sub" / "c.TIF"]
+    with pytest.raises(OutOfMemory, match="memory ran out on a map of 64x48 pixels"):
+        segmenter(folder / "a.png", "bright_disc")
 
 
 def test_several_tasks_have_a_folder_each(segmenter, folder, tmp_path):

@@ -18,8 +18,11 @@ from tpseg.errors import UsageError, nearest
 from tpseg.foreign import read_yaml, short
 
 PRESETS = Path(__file__).parent / "presets"
-LARGEST, WIDEST = 16_384, 4_096
-"""Pixels of an input's side and channels of a layer: beyond it a config.json is damaged or hostile, and a model would fill the memory."""
+LARGEST, WIDEST = 2_048, 4_096
+"""Pixels of an input's side and channels of a layer: beyond it a config.json is damaged or hostile, and a model would fill the memory.
+
+SAM 2 itself sees 1024 pixels; larger pictures are segmented in tiles.
+"""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,9 +16,9 @@ DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is k
 """What PyTorch says of a loading process that ended."""
 NO_MEMORY = re.compile(
     r"not enough memory|can't allocate memory|out of memory|bad_alloc|[Cc]annot allocate memory"
-    r"|CUBLAS_STATUS_ALLOC_FAILED|could not (create|execute) a primitive"
+    r"|[Ff]ailed to allocate memory|CUBLAS_STATUS_ALLOC_FAILED|could not (create|execute) a primitive"
 )
-"""What PyTorch, the system, cuBLAS and oneDNN say when there is no memory left, in errors that have no class of their own."""
+"""What PyTorch, the system, cuBLAS, oneDNN and onnxruntime say when there is no memory left, in errors that have no class of their own."""
 
 
 class WriteError(TPSegError, OSError):
@@ -29,14 +30,30 @@ class WorkerDied(TPSegError):
 
 
 class OutOfMemory(TPSegError):
-    """A training step needs more memory than there is."""
+    """A step of training or prediction needs more memory than there is."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the CPU or on a GPU, here or in a loading process."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(str(error)) is not None
+    return NO_MEMORY.search(str(error)) is not None and not isinstance(error, TPSegError)
+
+
+def largest_that_fits(fits: Callable[[int], bool], asked: int) -> int:
+    """The largest part of what was asked that divides it and fits, so that accumulated passes come to the same; 0 if none does.
+
+    Tried from the smallest on: what does not fit leaves a heap in pieces, in which less fits than before, and may wake the
+    system's own killer.
+    """
+    found = 0
+    for images in range(1, asked // 2 + 1):
+        if asked % images:
+            continue
+        if not fits(images):
+            break
+        found = images
+    return found
 
 
 def system_error(error: BaseException | None) -> OSError | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import lightning
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tpseg.config import Config
-from tpseg.faults import is_out_of_memory
+from tpseg.faults import is_out_of_memory, largest_that_fits
 from tpseg.losses import segmentation_loss
 from tpseg.recipe import LesionModule
 
@@ -42,22 +41,6 @@ def advice(module: LesionModule, trainer: lightning.Trainer, config: Config, pro
     if not found:
         return "not even one image at a time fits: take a smaller model.image_size or model.trunk, or a machine with more memory"
     return "; or ".join(found)
-
-
-def largest_that_fits(fits: Callable[[int], bool], asked: int) -> int:
-    """The largest part of what was asked that divides it and fits, so that accumulated passes come to the same; 0 if none does.
-
-    Tried from the smallest on: what does not fit leaves a heap in pieces, in which less fits than before, and may wake the
-    system's own killer.
-    """
-    found = 0
-    for images in range(1, asked // 2 + 1):
-        if asked % images:
-            continue
-        if not fits(images):
-            break
-        found = images
-    return found
 
 
 def drop_failed_backward() -> None:

@@ -339,6 +339,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "another format": (rewrite("config.json", lambda c: c.update(format=1)), r"config\.json: format 1; this tpseg reads format 2"),
     "unknown key": (rewrite("config.json", misspell), r"config\.json: unknown key 'gaet'; did you mean 'gate'\?"),
     "wrong value": (rewrite("config.json", lambda c: c["model"].update(gate="maybe")), r"config\.json: .*gate"),
+    "images of gigabytes": (
+        rewrite("config.json", lambda c: c["model"].update(image_size=16_384)),
+        r"config\.json: model\.image_size: found 16384, expected 32 to 2048",
+    ),
     "settings a number": (rewrite("config.json", lambda c: c.update(model=3)), r"config\.json: .*found 3"),
     "other rank": (rewrite("config.json", lambda c: c["model"].update(rank=8)), r"model\.safetensors: does not fit config\.json"),
     "other decoder": (

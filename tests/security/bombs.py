@@ -340,6 +340,7 @@ BOMBS |= {
     "config_with_a_large_trunk": resized("trunk", "large"),
     "config_of_another_system": resized("architecture", "monai_unet"),
     "config_with_a_giant_size": resized("image_size", 10**9),
+    "config_with_a_size_of_gigabytes": resized("image_size", 16_384),
 }
 
 

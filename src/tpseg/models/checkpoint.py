@@ -164,4 +164,8 @@ def read_model_config(folder: Path) -> tuple[ModelConfig, str | None]:
         raise DataError(f"{path}: not a model configuration written by tpseg ({error})") from error
     if found != FORMAT:
         raise DataError(f"{path}: format {short(found)}; this tpseg reads format {FORMAT}; install a tpseg that fits")
-    return build_config(settings, ModelConfig, str(path)), trunk_hash
+    try:
+        return build_config(settings, ModelConfig, str(path)), trunk_hash
+    except UsageError as error:  # of a file that a program wrote
+        said = str(error)
+        raise DataError(said if said.startswith(str(path)) else f"{path}: {said}") from error

@@ -17,6 +17,7 @@ from tpseg.clinical.writing.results import Map, Part, Sink, Target, Wanted, open
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.data.transforms import resize_map
 from tpseg.errors import DataError, TPSegError
+from tpseg.faults import OutOfMemory, is_out_of_memory
 from tpseg.files import ends_all, why_not_written
 from tpseg.prediction.segmenter import Answer, Loaded, Segmenter, by_window
 from tpseg.prediction.tally import Tally
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from tpseg.trust.advice import Adviser
     from tpseg.trust.applied import Finish
     from tpseg.trust.review import Reviewer
+
+
+TILES = 4
+"""Times the side of the network's input that a tile has which is advised."""
 
 
 @dataclass(frozen=True)
@@ -197,12 +202,12 @@ class Job:
         """Keep what goes wrong with this scan; raises what would go wrong with every other one too, such as a full disk."""
         try:
             yield
+        except OutOfMemory as error:
+            self.failure = why_failed(self.found, self.plan, error)
         except TPSegError as error:
             self.failure = str(error)
-        except OSError as error:
-            if ends_all(error):
-                raise
-            self.failure = unwritten(self.found, error)
+        except (OSError, MemoryError, RuntimeError) as error:
+            self.failure = why_failed(self.found, self.plan, error)
 
     def _write(self, part: Part) -> None:
         for sink in self.sinks:
@@ -247,12 +252,17 @@ def open_job(found: Found, name: str, plan: Plan) -> Job:
         return Job(found, plan, views, sinks)
     except DataError as error:
         return Job(found, plan, failure=str(error))
-    except OSError as error:
-        if ends_all(error):
-            raise
-        return Job(found, plan, failure=unwritten(found, error))
+    except (OSError, MemoryError, RuntimeError) as error:
+        return Job(found, plan, failure=why_failed(found, plan, error))
 
 
-def unwritten(found: Found, error: OSError) -> str:
-    """Why a scan's results are not written, in a sentence."""
+def why_failed(found: Found, plan: Plan, error: Exception) -> str:
+    """Why a scan's results are not there, in a sentence; raises what is no fault of one scan."""
+    if is_out_of_memory(error) or isinstance(error, OutOfMemory):
+        advice = "take a machine with more memory"
+        if plan.tile is None and suffix_of(found.path) in IMAGE_SUFFIXES:
+            advice = f"segment it in tiles: --tile {TILES * plan.segmenter.image_size}"
+        return f"{found.path}: is too large for the memory there is; {advice}"
+    if not isinstance(error, OSError) or ends_all(error):
+        raise error
     return f"{found.path}: its results cannot be written: {why_not_written(error)}"

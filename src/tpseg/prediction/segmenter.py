@@ -19,8 +19,9 @@ from tpseg.clinical.reading.scan import Scan
 from tpseg.clinical.writing.identity import ModelIdentity
 from tpseg.data.transforms import preprocess, resize_map
 from tpseg.errors import UsageError
+from tpseg.faults import OutOfMemory, is_out_of_memory, largest_that_fits
 from tpseg.models.model import LesionModel
-from tpseg.network import Network, TorchNetwork, open_network
+from tpseg.network import Maps, Network, TorchNetwork, open_network
 from tpseg.prediction.images import ImageLike, as_rgb
 from tpseg.tasks import TaskSet
 from tpseg.trust.judging import AUTO
@@ -83,8 +84,14 @@ class Answer:
     task: str
 
     def probability(self) -> np.ndarray:
-        """(H, W) float32 in [0, 1], in the image's own size."""
-        return torch.sigmoid(resize_map(self.logits, self.size)).numpy()
+        """(H, W) float32 in [0, 1], in the image's own size; raises OutOfMemory."""
+        try:
+            return torch.sigmoid(resize_map(self.logits, self.size)).numpy()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        height, width = self.size
+        raise OutOfMemory(f"memory ran out on a map of {width}x{height} pixels; take smaller images, or a machine with more memory")
 
     def own_probability(self) -> np.ndarray:
         """(S, S) float32 in [0, 1], as the network gave it."""
@@ -261,14 +268,48 @@ class Segmenter:
 
     def _run(self, batch: Sequence[tuple[Loaded, Sequence[str]]]) -> Iterator[Answer]:
         pairs = [(row, task) for row, (_, asked) in enumerate(batch) for task in asked]
-        maps = self.network(
-            torch.stack([image.pixels for image, _ in batch]),
-            torch.tensor([self.tasks.id(task) for _, task in pairs]),
-            torch.tensor([row for row, _ in pairs]),
-        )
+        maps = self._maps(batch, pairs)
+        if maps is None:  # nothing holds the failed pass any more, neither its tensors nor its error
+            raise OutOfMemory(self._advice(batch, pairs))
         for p, (row, task) in enumerate(pairs):
             similarity = None if maps.similarity is None else maps.similarity[p]
             yield Answer(maps.logits[p], similarity, batch[row][0].image.shape[:2], task)
+
+    def _maps(self, batch: Sequence[tuple[Loaded, Sequence[str]]], pairs: Sequence[tuple[int, str]]) -> Maps | None:
+        """What the network says of pairs (row of the batch, task), or None if they do not fit into memory."""
+        try:
+            return self.network(
+                torch.stack([image.pixels for image, _ in batch]),
+                torch.tensor([self.tasks.id(task) for _, task in pairs]),
+                torch.tensor([row for row, _ in pairs]),
+            )
+        except Exception as error:  # exported networks raise errors of their own kind
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _advice(self, batch: Sequence[tuple[Loaded, Sequence[str]]], pairs: Sequence[tuple[int, str]]) -> str:
+        """What to change after memory ran out, tried here and now."""
+
+        def try_some(count: int) -> bool:
+            free_cuda()
+            some = pairs[:count]
+            return self._maps(batch[: some[-1][0] + 1], some) is not None
+
+        side = f"{self.image_size}x{self.image_size} pixels"
+        fits = largest_that_fits(try_some, len(pairs))
+        free_cuda()
+        if fits:
+            return f"memory ran out with {len(pairs)} at a time at {side}; {fits} fit, tried just now: --batch-size {fits}"
+        return (
+            f"memory ran out: not even one image fits at {side}, which the model asks for; take a machine with more memory, or --device cpu"
+        )
+
+
+def free_cuda() -> None:
+    """Give back what PyTorch keeps of a GPU's memory for later."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def by_window(known: TaskSet, tasks: Sequence[str], window: str | None = None) -> dict[str, list[str]]:
