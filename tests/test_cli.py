@@ -338,7 +338,8 @@ def test_what_libraries_and_children_print_is_no_part_of_the_json(capfd, monkeyp
         (["info", "small", "--sise", "3", "--json"], 2, "info", "did you mean '--size'?"),
         (["data", "check", "tasks.yaml", "--json", "found.json"], 2, "data check", "--json takes no file"),
         (["trian", "--json"], 2, None, "did you mean 'train'?"),
-        (["info", "small", "--json", "--log", "file/log"], 1, None, "file"),
+        (["info", "small", "--json", "--log", "file/log"], 2, None, "--log file/log: there is no folder file"),
+        (["info", "small", "--json", "--log", "."], 1, None, "."),
     ],
 )  # fmt: skip
 def test_an_error_is_json_too(run, tmp_path, monkeypatch, words, code, verb, expected):
@@ -352,7 +353,7 @@ def test_an_error_is_json_too(run, tmp_path, monkeypatch, words, code, verb, exp
 
 
 def test_a_log_file_keeps_the_command_the_epochs_the_tables_and_how_it_ended(run, discs, tmp_path):
-    log, mine = tmp_path / "logs" / "all.txt", settings_file(tmp_path / "mine.yaml")
+    log, mine = tmp_path / "all.txt", settings_file(tmp_path / "mine.yaml")
     assert run("train", "--data", discs, "--out", tmp_path / "run", "--config", mine, "--steps", 3, "--log", log)[0] == 0
     assert run("evaluate", tmp_path / "run", "--data", discs, "--log", log, "--device", "cpu")[0] == 0
     assert run("evaluate", tmp_path / "run", "--data", "nowhere.yaml", f"--log={log}")[0] == 1

@@ -12,15 +12,16 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tpseg.checkpoints import write_checkpoint
 from tpseg.distributed import whole_model
 from tpseg.faults import check_still_there
 from tpseg.files import write_atomically
+from tpseg.log_file import log_only
 from tpseg.models.checkpoint import save_model
 from tpseg.models.model import LesionModel
-from tpseg.progress import console
+from tpseg.progress import FittingProgress, LeftColumn, StepsColumn, console, known
 
 Saved = Callable[[LesionModel, dict[str, Any], str], tuple[LesionModel, dict[str, Any], str]]
 """A model, its provenance and its record of data, as trained, to the same as they are to be written."""
@@ -113,23 +114,20 @@ class TrainingBar(Callback):
         self.best = float("nan")
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  val Dice {task.fields[dice]:.3f} (best {task.fields[best]:.3f})"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
+        spinner, bar, steps, elapsed, left = SpinnerColumn(), BarColumn(), StepsColumn(), TimeElapsedColumn(), LeftColumn()
+        epoch, loss = TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), TextColumn("loss {task.fields[loss]}")
+        dice, best = TextColumn("val Dice {task.fields[dice]}"), TextColumn("best {task.fields[best]}")
+        self.bar = FittingProgress(
+            *(spinner, epoch, bar, steps, loss, dice, best, elapsed, left),
+            needed=(steps, loss, left, dice, epoch, best, bar, elapsed, spinner),
             disable=not console.is_terminal,
         )
         self.row = self.bar.add_task("train", total=self.total_steps, completed=trainer.global_step, **self._fields(trainer))
         self.bar.start()
 
     def _fields(self, trainer: lightning.Trainer) -> dict[str, Any]:
-        return {"epoch": trainer.current_epoch + 1, "epochs": trainer.max_epochs, "loss": self.loss, "dice": self.dice, "best": self.best}
+        scores = {"loss": known(self.loss), "dice": known(self.dice), "best": known(self.best)}
+        return {"epoch": trainer.current_epoch + 1, "epochs": trainer.max_epochs, **scores}
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, index: int
@@ -149,11 +147,14 @@ class TrainingBar(Callback):
         self._read_loss()
         self.dice = float(trainer.callback_metrics["val/dice"])
         self.best = self.dice if self.best != self.best else max(self.best, self.dice)
-        if not console.is_terminal:
-            console.print(
-                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{self.total_steps}  "
-                f"loss {self.loss:.3f}  val Dice {self.dice:.3f} (best {self.best:.3f})"
-            )
+        line = (
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}/{self.total_steps}  "
+            f"loss {known(self.loss)}  val Dice {known(self.dice)} (best {known(self.best)})"
+        )
+        if console.is_terminal:
+            log_only(line)
+        else:
+            console.print(line)
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.bar.stop()

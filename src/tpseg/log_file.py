@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from tpseg.errors import UsageError
 from tpseg.foreign import printable
 
 WIDTH = 120
@@ -23,8 +24,12 @@ class LogFile:
     """A text file that grows by whole messages; several processes may add to it."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError for a file that cannot be written."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Raises UsageError where there is no folder for it, OSError for a file that cannot be written."""
+        if not path.parent.is_dir():
+            raise UsageError(
+                f"--log {path}: there is no folder {path.parent}; make it first, or name a file elsewhere: the folder that a command is to "
+                "make cannot hold its log"
+            )
         path.open("a").close()  # at once, not after the work
         self.path = path
         self._lock = Lock()

@@ -330,3 +330,31 @@ def test_task_titles_may_hold_dollars_other_scripts_and_markup() -> None:
     uri = render(draw_task_dice, history, {"a": "cost $5 $^x", "b": "皮膚 <病変>"}, None)
     texts = {element.text for element in ElementTree.fromstring(base64.b64decode(uri.partition(",")[2])).iter() if element.text}
     assert {"cost $5 $^x", "皮膚 <病変>"} <= texts
+
+
+# A run that has not ended
+
+
+def test_an_unfinished_run_says_so_on_top(tmp_path: Path) -> None:
+    """After each of its three epochs; by steps, by early stopping; and before the first epoch has ended."""
+    run = write_run(tmp_path / "run", write_discs(tmp_path / "data"))
+    history, settings = pd.read_csv(run / "logs" / "metrics.csv"), yaml.safe_load((run / "settings.yaml").read_text())
+
+    def banner(epochs: int, steps: int | None = None, patience: int | None = None) -> str:
+        settings["run"]["steps"], settings["training"]["early_stopping"] = steps, patience
+        (run / "settings.yaml").write_text(yaml.safe_dump(settings))
+        history[:epochs].to_csv(run / "logs" / "metrics.csv", index=False)
+        page = write_report(run).read_text(encoding="utf-8")
+        found = re.search(r'<p class="sentence banner">(.*?)</p>.*?<div class="facts">', page, re.DOTALL)
+        return found[1] if found else ""
+
+    assert banner(3) == ""
+    assert "not come to its end: epoch 2 of 3 is done, step 20." in banner(2)
+    assert "step 20 of 25." in banner(2, steps=25)
+    assert banner(2, steps=20) == ""
+    assert "epoch 1 of 3" in banner(1, patience=1)
+    settings["training"]["epochs"] = 5
+    assert "epoch 3 of 5" in banner(3)
+    assert banner(3, patience=1) == ""  # the best of 0.1, 0.4, 0.3 was the second
+    (run / "logs" / "metrics.csv").unlink()
+    assert "no epoch has ended yet" in write_report(run).read_text(encoding="utf-8")

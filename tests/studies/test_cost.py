@@ -16,8 +16,9 @@ from rich.console import Console
 
 from tpseg.config import ModelConfig, load_config
 from tpseg.errors import UsageError
+from tpseg.studies import measuring
 from tpseg.studies.cost import macs_by_part, once_for_equals, skeleton, training_macs
-from tpseg.studies.measuring import Measurement, Measuring, size_ladder, time_runs, training_seconds
+from tpseg.studies.measuring import Measurement, Measuring, Pace, size_ladder, time_runs, training_seconds
 from tpseg.studies.table5 import (
     NOTABLE,
     PRINTED,
@@ -246,12 +247,26 @@ def test_a_smaller_size_than_the_models_is_said():
 @pytest.mark.usefixtures("miniature_trunk")
 def test_training_time_is_estimated_by_multiply_adds(rows):
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    seconds = training_seconds(dict(rows), "full", device="cpu")
+    pace = training_seconds(dict(rows), "full", device="cpu")
+    seconds = pace.per_image
     assert torch.equal(state, torch.get_rng_state())
     assert torch.get_num_threads() == threads
     macs = {name: training_macs(skeleton(one, 8), one.image_size) for name, one in rows}
-    assert 0 < seconds["full"] < 5
+    assert seconds["full"] == pytest.approx(pace.seconds / 2)
+    assert pace.runs >= 1
     assert seconds["U-Net"] / seconds["full"] == pytest.approx(macs["U-Net"] / macs["full"])
+
+
+def test_an_estimate_says_what_it_was_measured_on_and_whether_the_processor_was_busy(monkeypatch):
+    monkeypatch.setattr(measuring, "processors", lambda: 2)
+    busy = Pace({}, 300.0, 2, 512, 1, "cpu", 1, 14.0)
+    assert busy.basis() == (
+        "300 s a step of 2 images of 512 px on cpu with 1 thread, one step, measured at load 14.0: the processor (2 cores) was busy, on an "
+        "idle one it is less."
+    )
+    idle = replace(busy, seconds=0.25, runs=3, load=0.1).basis()
+    assert idle == "0.25 s a step of 2 images of 512 px on cpu with 1 thread, median of 3 steps, measured at load 0.1: idle."
+    assert replace(busy, device="cuda", load=None).basis() == "300 s a step of 2 images of 512 px on cuda, one step."
 
 
 @pytest.mark.usefixtures("miniature_trunk")

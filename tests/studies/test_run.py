@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,8 @@ from tpseg.cli import main
 from tpseg.data.manifest import read_dataset
 from tpseg.data.phantoms import write_phantoms
 from tpseg.errors import UsageError
+from tpseg.studies import conduct
+from tpseg.studies import run as study_run
 from tpseg.studies.cell import SCORES
 from tpseg.studies.plan import Cell
 from tpseg.studies.run import Failure, cell_folder, run_cells
@@ -56,6 +60,48 @@ def test_a_failed_cell_says_why_and_the_next_one_is_tried(tmp_path: Path) -> Non
     assert "Traceback" not in failures[1].log.read_text()
 
 
+def test_the_steps_of_a_cell_that_trains_are_seen_while_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cells in threads that stand for processes; the first is seen in its midst, the second fails."""
+    tasks = write_discs(tmp_path / "data")
+    first, second = (replace(a_cell(tasks, row), config=config(training={"epochs": 4}, sampling={"epoch_images": 4})) for row in "AB")
+    second = replace(second, tasks=("no_such",))
+    seen, halfway = list[int](), threading.Event()
+
+    def train(cell: Cell, data: Path, out: Path, jobs: int, running: Any) -> Failure | None:
+        logs = cell_folder(out, cell) / "run" / "logs"
+        logs.mkdir(parents=True)
+        (logs / "metrics.csv").write_text("epoch,step\n1,1\n2,2\n")
+        assert cell.row == "B" or halfway.wait(60)
+        return Failure(cell, "it failed", logs) if cell.row == "B" else None
+
+    def moved(steps: int) -> None:
+        seen.append(steps)
+        if steps == 2:
+            halfway.set()
+
+    monkeypatch.setattr(study_run, "_run_process", train)
+    monkeypatch.setattr(study_run, "LOOK", 0.01)
+    run_cells([first, second], tasks, tmp_path / "out", 1, lambda cell, failure: None, moved)
+    assert 2 in seen
+    assert (seen, seen[-1]) == (sorted(seen), 8)
+
+
+def test_what_ends_is_said_with_how_many_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks, said = write_discs(tmp_path / "data"), list[str]()
+    (tmp_path / "mini.yaml").write_text("config: small\nsteps: 4\nvalidations: 2\nmodel: {image_size: 32}\n")
+    plan = conduct.make_plan(["table4"], tasks, tmp_path / "out", str(tmp_path / "mini.yaml"), 1)
+
+    def run_two(cells: list[Cell], data: Path, out: Path, jobs: int, done: Any, moved: Any) -> list[Failure]:
+        done(cells[0], None)
+        done(cells[1], Failure(cells[1], "it failed", Path("log")))
+        return []
+
+    monkeypatch.setattr(conduct, "run_cells", run_two)
+    conduct.conduct(plan, 1, lambda steps: None, said.append)
+    assert re.fullmatch(r"finished: [\w-]+ seed 42 \(1 of 5 models after 0\.0 h, about 0\.0 h left\)", said[0])
+    assert re.fullmatch(r"failed: .*it failed.* \(2 of 5 models after 0\.0 h, about 0\.0 h left\)", said[1])
+
+
 def test_two_studies_do_not_work_in_one_folder(tmp_path: Path) -> None:
     tasks = write_discs(tmp_path / "data")
     with FileLock(tmp_path / ".lock"), pytest.raises(UsageError, match="another tpseg study is at work"):
@@ -83,6 +129,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path: Path, capsys: py
     printed = capsys.readouterr().out
     assert "w/o PGTD1" in printed
     assert "10 models, 10 to train" in printed
+    assert re.search(r"Basis of the time: [\d.]+ s a step of 2 images of 32 px on \w+", printed)
     assert not (tmp_path / "out").exists()
 
 

@@ -221,8 +221,8 @@ def study(
     counts = {"out": out, "models": len(plan.all_cells()), "to_train": len(plan.unfinished())}
     if dry_run:
         return Outcome(counts)
-    with track_ends("training models", len(plan.unfinished())) as ended:
-        failures = conduct(plan, jobs, ended)
+    with track_ends("steps of all models", sum(cell.steps() for cell in plan.unfinished())) as (moved, say):
+        failures = conduct(plan, jobs, moved, say)
     written = []
     for folder, table in write_results(plan, protocol):
         written.append(folder)

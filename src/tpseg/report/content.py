@@ -39,6 +39,8 @@ class Content:
     provenance: dict[str, Any]
     missing: dict[str, str]
     """Sentences by part: model, data, history, evaluation."""
+    unfinished: str
+    """A sentence on a run that has not come to its end, or ''."""
 
     def titles(self) -> dict[str, str]:
         """What people call a task, by its name."""
@@ -67,10 +69,29 @@ def read_content(run: Path, data: Path | None, split: str) -> Content:
     model = _read_model(run, missing)
     dataset = read_dataset(data) if data is not None else _read_recorded_data(trained_on, missing)
     summary, rows = _read_evaluation(run, data or trained_on, split, missing)
+    history = _read_history(run, missing)
     return Content(
-        run, split, config, steps, _tasks(run, model, dataset), model, dataset, _read_history(run, missing), summary, rows,
-        _read_json(run / "model" / "provenance.json"), missing,
+        run, split, config, steps, _tasks(run, model, dataset), model, dataset, history, summary, rows,
+        _read_json(run / "model" / "provenance.json"), missing, unfinished(config, steps, history),
     )  # fmt: skip
+
+
+def unfinished(config: Config, steps: int | None, history: pd.DataFrame | None) -> str:
+    """How far a run has come that is not at its end, by its table of epochs; '' for one that has ended, early stopping included."""
+    epochs, patience = config.training.epochs, config.training.early_stopping
+    if history is None or history.empty:
+        far = "no epoch has ended yet"
+    else:
+        done, step = int(history["epoch"].iloc[-1]), int(history["step"].iloc[-1]) if "step" in history else 0
+        if done >= epochs or (steps is not None and step >= steps):
+            return ""
+        if patience is not None and "val/dice" in history and len(history) - 1 - int(history["val/dice"].argmax()) >= patience:
+            return ""
+        far = f"epoch {done} of {epochs} is done, step {step}{'' if steps is None else f' of {steps}'}"
+    return (
+        f"This run has not come to its end: {far}. It may still be training, or have been interrupted; what follows is how far it had come "
+        "when this page was written. The command that it was started with goes on with it, with --resume added."
+    )
 
 
 def _read_model(run: Path, missing: dict[str, str]) -> LesionModel | None:

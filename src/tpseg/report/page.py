@@ -56,6 +56,7 @@ def page(content: Content) -> dict[str, Any]:
         "tasks": content.tasks,
         "titles": content.titles(),
         "missing": content.missing,
+        "unfinished": content.unfinished,
         "headline": headline(content),
         "counts": tables.case_counts(content),
         "examples": examples(content),

@@ -28,6 +28,7 @@ from tpseg.studies.plan import Cell
 from tpseg.training import is_finished, train
 
 LOG = "log.txt"
+RUN = "run"
 SCORES = "scores.parquet"
 SPLIT = "test"
 
@@ -56,7 +57,7 @@ def read_cell_scores(folder: Path) -> pd.DataFrame:
 def run_cell(folder: Path) -> None:
     """Train, or go on training, and score; then drop the checkpoints, which nothing needs any more."""
     cell, data = read_cell(folder)
-    run = folder / "run"
+    run = folder / RUN
     begun = time.monotonic()
     if not is_finished(run, cell.steps()):
         train(cell.config, data, run, tasks=cell.tasks, resume=(run / "settings.yaml").is_file())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -56,13 +57,24 @@ def make_plan(
     return Plan(tuple(studies), read, dataset, {study.name: cells(study, read, dataset, sha256, numbers, steps) for study in studies}, out)
 
 
-def conduct(plan: Plan, jobs: int, ended: Callable[[str], None]) -> list[Failure]:
-    """Train and score every cell of a plan that is not finished; `ended` hears a line as each ends. Returns the failures."""
+def conduct(plan: Plan, jobs: int, moved: Callable[[int], None], say: Callable[[str], None]) -> list[Failure]:
+    """Train and score every cell of a plan that is not finished. Returns the failures.
+
+    moved: hears how many of the plan's steps to make are made; say: a line as each cell ends, with how many are left and for how long.
+    """
+    waiting = plan.unfinished()
+    begun, ended, steps = time.monotonic(), 0, sum(cell.steps() for cell in waiting)
+    made = 0
 
     def done(cell: Cell, failure: Failure | None) -> None:
-        ended(f"finished: {cell.label}" if failure is None else str(failure))
+        nonlocal ended, made
+        ended, made = ended + 1, made + cell.steps()
+        hours = (time.monotonic() - begun) / 3600
+        left = "" if ended == len(waiting) else f", about {hours * (steps - made) / made:.1f} h left"
+        said = f"finished: {cell.label}" if failure is None else str(failure)
+        say(f"{said} ({ended} of {len(waiting)} models after {hours:.1f} h{left})")
 
-    return run_cells(plan.all_cells(), plan.data.source, plan.out, jobs, done)
+    return run_cells(plan.all_cells(), plan.data.source, plan.out, jobs, done, moved)
 
 
 def study_names(choice: str) -> list[str]:
@@ -77,7 +89,8 @@ def plan_table(plan: Plan, jobs: int) -> Group:
     waiting = {cell.key: cell for cell in plan.unfinished()}
     configs = {cell.key: cell.config.model for cell in plan.all_cells()}
     reference = next((key for key, config in configs.items() if config.architecture == "tpseg"), next(iter(configs)))
-    per_image = training_seconds(configs, reference, tasks=len(plan.data.tasks)) if waiting else {}
+    pace = training_seconds(configs, reference, tasks=len(plan.data.tasks)) if waiting else None
+    per_image = {} if pace is None else pace.per_image
     tables, counted = [], set[str]()
     for study in plan.studies:
         table = Table(title=f"{study.name}: {study.title}", title_justify="left")
@@ -92,8 +105,10 @@ def plan_table(plan: Plan, jobs: int) -> Group:
         tables.append(table)
     hours = _hours(list(waiting.values()), per_image)
     models = f"{len(plan.all_cells())} models, {len(waiting)} to train"
-    time = f"about {hours:.1f} h one at a time, {hours / jobs:.1f} h with --jobs {jobs}, scoring included"
-    return Group(*tables, f"budget {plan.budget.name}; {models}: {time}. A model that several rows or studies share is trained once.")
+    hours_text = f"about {hours:.1f} h one at a time, {hours / jobs:.1f} h with --jobs {jobs}, scoring included"
+    basis = [] if pace is None else [f"Basis of the time: {pace.basis()}"]
+    shared = "A model that several rows or studies share is trained once."
+    return Group(*tables, f"budget {plan.budget.name}; {models}: {hours_text}. {shared}", *basis)
 
 
 def _hours(cells: Sequence[Cell], per_image: Mapping[str, float]) -> float:

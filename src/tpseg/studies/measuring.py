@@ -121,13 +121,44 @@ def idle_threads() -> int:
     Threads that share a processor wait for each other at every step: on two busy cores, two threads took ten times as
     long as one.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(torch.get_num_threads(), cores - round(os.getloadavg()[0])))
+    return max(1, min(torch.get_num_threads(), processors() - round(os.getloadavg()[0])))
+
+
+def processors() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long training takes for each image, and what that was measured on."""
+
+    per_image: dict[str, float]
+    """Estimated seconds, by configuration."""
+    seconds: float
+    """Of the step that was timed."""
+    batch: int
+    size: int
+    runs: int
+    device: str
+    threads: int
+    load: float | None
+    """Of a CPU, before the step was timed; None on a GPU or where the system does not say."""
+
+    def basis(self) -> str:
+        """A sentence on the measurement, and a warning where the processor had other work."""
+        processor = self.device if self.load is None else f"{self.device} with {self.threads} thread{'s' if self.threads > 1 else ''}"
+        found = f"{self.seconds:.3g} s a step of {self.batch} images of {self.size} px on {processor}"
+        found += f", {'one step' if self.runs == 1 else f'median of {self.runs} steps'}"
+        if self.load is None:
+            return f"{found}."
+        busy = f"the processor ({processors()} cores) was busy, on an idle one it is less" if self.load > 0.5 * processors() else "idle"
+        return f"{found}, measured at load {self.load:.1f}: {busy}."
 
 
 def training_seconds(
     configs: Mapping[str, ModelConfig], reference: str, *, tasks: int = 8, batch: int = 2, threads: int = 1, device: str | None = None
-) -> dict[str, float]:
+) -> Pace:
     """Estimated seconds of training per image for each of `configs`: one is timed, the others follow by their multiply-adds.
 
     reference: the one timed, forward and backward on `batch` images of its size with random weights, in the precision that
@@ -137,16 +168,18 @@ def training_seconds(
     place = pick_device(device)
     config = configs[reference]
     before = torch.get_num_threads()
+    load = os.getloadavg()[0] if place.type == "cpu" and hasattr(os, "getloadavg") else None
     torch.set_num_threads(threads)
     try:
         with torch.random.fork_rng(devices=[]):
             model = with_random_weights(skeleton(config, tasks)).to(place)
             step = training_step(model, batch, bf16_is_native(place))
-            _, seconds, _ = time_runs(step, [(config.image_size, 1)], seconds=3, runs=3)
+            size, seconds, runs = time_runs(step, [(config.image_size, 1)], seconds=3, runs=3)
     finally:
         torch.set_num_threads(before)
     macs = once_for_equals(configs, lambda one: training_macs(skeleton(one, tasks), one.image_size))
-    return {name: seconds / batch * macs[name] / macs[reference] for name in configs}
+    per_image = {name: seconds / batch * macs[name] / macs[reference] for name in configs}
+    return Pace(per_image, seconds, batch, size, runs, place.type, threads, load)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,8 +17,12 @@ from filelock import FileLock, Timeout
 
 from tpseg.config import require
 from tpseg.errors import UsageError
-from tpseg.studies.cell import LOG, SCORES, process, read_cell_scores, write_cell
+from tpseg.studies.cell import LOG, RUN, SCORES, process, read_cell_scores, write_cell
 from tpseg.studies.plan import Cell, Study
+from tpseg.training import steps_done
+
+LOOK = 2.0
+"""Seconds between two looks at how far the cells have come."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,19 @@ def resolve_jobs(jobs: int | None) -> int:
     return jobs
 
 
-def run_cells(cells: Sequence[Cell], data: Path, out: Path, jobs: int, done: Callable[[Cell, Failure | None], None]) -> list[Failure]:
+def run_cells(
+    cells: Sequence[Cell],
+    data: Path,
+    out: Path,
+    jobs: int,
+    done: Callable[[Cell, Failure | None], None],
+    moved: Callable[[int], None] = lambda steps: None,
+) -> list[Failure]:
     """Train and score what is not finished; `done` hears of each cell as it ends. Returns the failures.
 
-    cells: all different. Raises UsageError if another study is at work in `out`; stopped by Ctrl-C or a kill, the cells
-    stop too, and the next call goes on with each from its last checkpoint.
+        cells: all different. Raises UsageError if another study is at work in `out`; stopped by Ctrl-C or a kill, the cells
+    stop too, and the next call goes on with each from its last checkpoint. moved: hears every few seconds how many steps the cells that
+    were not finished have made, by the epochs that have ended; those of a cell that failed count, for none of them is to come.
     """
     out.mkdir(parents=True, exist_ok=True)
     waiting = [cell for cell in cells if not is_finished(out, cell)]
@@ -67,10 +79,15 @@ def run_cells(cells: Sequence[Cell], data: Path, out: Path, jobs: int, done: Cal
             running: dict[str, BaseProcess] = {}
             futures = {pool.submit(_run_process, cell, data, out, jobs, running): cell for cell in waiting}
             try:
-                for future in as_completed(futures):
-                    failure = future.result()
-                    failures += [failure] if failure else []
-                    done(futures[future], failure)
+                ended, left = 0, set(futures)
+                while left:
+                    ready, left = wait(left, timeout=LOOK, return_when=FIRST_COMPLETED)
+                    for future in ready:
+                        failure, cell = future.result(), futures[future]
+                        failures += [failure] if failure else []
+                        ended += cell.steps()
+                        done(cell, failure)
+                    moved(ended + sum(min(steps_done(cell_folder(out, futures[one]) / RUN), futures[one].steps()) for one in left))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for child in list(running.values()):
