@@ -34,6 +34,21 @@ def patient(affine: np.ndarray) -> np.ndarray:
     return (100 * right + 50 * front + 25 * head).astype(np.uint8)
 
 
+@pytest.mark.parametrize("kind", [nib.nifti1.Nifti1Image, nib.nifti2.Nifti2Image])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_what_is_packed_says_its_beginning_not_its_name(tmp_path: Path, name: str, kind: type) -> None:
+    values = np.random.default_rng(0).integers(0, 99, SHAPE).astype(np.int16)
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    content = kind(values, affine).to_bytes()
+    (tmp_path / name).write_bytes(content if name.endswith(".gz") else gzip.compress(content))
+    scan = opened(tmp_path / name)
+    assert np.array_equal(scan.voxels(), values)
+    assert np.array_equal(scan.affine, affine)
+    (tmp_path / name).write_bytes(content[:-20] if name.endswith(".gz") else gzip.compress(content[:-20]))
+    with pytest.raises(DataError):
+        opened(tmp_path / name).voxels()
+
+
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
 def test_frames_lie_alike_for_all_48_orientations(tmp_path: Path, axis: str) -> None:
     """Top left of an axial frame is the patient's right front, of a coronal one his right and head, of a sagittal one front and head.

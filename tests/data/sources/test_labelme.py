@@ -79,9 +79,41 @@ def test_labels_are_chosen_by_name(tmp_path: Path) -> None:
     write(tmp_path / "a.json", shape("rectangle", (0, 0), (2, 2)), shape("point", (5, 5), label="centre"))
     assert found(tmp_path, labels=["nodule"])[0]["a"].mask().sum() == 4
     with pytest.raises(DataError, match=r"a\.json: shape 2 \(centre\): a point, which has no area; choose labels"):
-        found(tmp_path)[0]["a"].mask()
+        found(tmp_path, labels=["nodule", "centre"])[0]["a"].mask()
     with pytest.raises(UsageError, match=r"unknown 'nodul'; did you mean 'nodule'\? \(labels: centre, nodule\)"):
         found(tmp_path, labels=["nodul"])
+
+
+def test_a_label_of_points_alone_is_no_lesion_and_is_named_and_a_point_of_a_lesion_s_label_fails(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / f"{name}.png")
+    write(tmp_path / "a.json", shape("rectangle", (0, 0), (2, 2)), shape("point", (5, 5), label="centre"))
+    write(tmp_path / "b.json", shape("linestrip", (0, 0), (2, 2), label="centre"))
+    pairs, left_out = found(tmp_path)
+    assert [pair.mask().sum() for pair in pairs.values()] == [4, 0]
+    assert [(one.name, one.reason) for one in left_out] == [("label centre", "a label of points or lines alone, which has no area")]
+    write(tmp_path / "b.json", shape("point", (5, 5)))
+    with pytest.raises(DataError, match=r"b\.json: shape 1 \(nodule\): a point, which has no area; choose"):
+        found(tmp_path)[0]["b"].mask()
+
+
+@pytest.mark.parametrize("kind", ["rectangle", "rotation"])
+def test_a_rectangle_may_have_its_four_corners_and_be_turned(kind: str, tmp_path: Path) -> None:
+    """As X-AnyLabeling writes it."""
+    mask = drawn(tmp_path, shape(kind, (2, 3), (6, 3), (6, 5), (2, 5)))
+    assert (mask.sum(), mask[3:5, 2:6].all()) == (8, True)
+    assert drawn(tmp_path, shape(kind, (4, 0), (7, 3), (4, 6), (1, 3))).sum() == 18  # half of 6 x 6, turned by 45 degrees
+    with pytest.raises(DataError, match=r"of 4 points; expected .* a rectangle's corners, in their order"):
+        drawn(tmp_path, shape(kind, (2, 3), (6, 5), (6, 3), (2, 5)))
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-8-sig", "utf-16"])
+def test_json_of_windows_is_read(encoding: str, tmp_path: Path) -> None:
+    save(tmp_path / "肿瘤.png")
+    write(tmp_path / "肿瘤.json", shape("rectangle", (0, 0), (2, 2), label="肿瘤"), shape("rectangle", (5, 5), (6, 6), label="其他"))
+    content = json.loads((tmp_path / "肿瘤.json").read_text())
+    (tmp_path / "肿瘤.json").write_bytes(json.dumps(content, ensure_ascii=False).encode(encoding))
+    assert found(tmp_path, labels=["肿瘤"])[0]["肿瘤"].mask().sum() == 4
 
 
 def test_the_picture_is_where_its_path_says_or_beside_the_file_or_in_it(tmp_path: Path) -> None:
@@ -145,9 +177,9 @@ def test_a_path_that_leads_out_of_the_data_set_fails(tmp_path: Path, name: str) 
     ("bad", "words"),
     [
         (shape("polygon", (1, 1), (2, 2)), "at least 3 points"),
-        (shape("rectangle", (1, 1), (2, 2), (3, 3)), "a rectangle of 3 points; expected 2"),
+        (shape("rectangle", (1, 1), (2, 2), (3, 3)), "a rectangle of 3 points; expected 2 or 4"),
         (shape("polygon", (1, 1), (2, 2), (float("inf"), 3)), "coordinates of inf"),
-        (shape("spline", (1, 1), (2, 2), (3, 3)), "a 'spline'; expected polygon, rectangle, circle, mask"),
+        (shape("spline", (1, 1), (2, 2), (3, 3)), "a 'spline'; expected polygon, rectangle, rotation, circle, mask"),
         (shape("mask", (0, 0), (1, 1), mask="!!"), "not a picture in base64"),
         (shape("mask", (0, 0), (1, 1), mask=in_base64(Image.new("L", (5, 5)))), "a painted mask of 5x5 pixels for 0,0 to 1,1"),
         (shape("mask", (9, 7), (10, 8), mask=in_base64(Image.new("L", (2, 2)))), "a painted mask of 2x2"),

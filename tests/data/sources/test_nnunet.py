@@ -173,6 +173,19 @@ def test_the_decathlons_names_have_no_channel(tmp_path: Path) -> None:
     assert {pair.group for pair in found(tmp_path)[0].values()} == {"liver_0"}
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_the_decathlons_images_of_four_axes_hold_the_channels(suffix: str, tmp_path: Path) -> None:
+    save(tmp_path / "imagesTr" / f"brain_1{suffix}", np.stack([volume(0), volume(1)], axis=-1))
+    save(tmp_path / "labelsTr" / f"brain_1{suffix}", label_map())
+    for channel in range(2):
+        pairs, left_out = found(tmp_path, channel=channel, window="0,2001")
+        grey = volume(channel)[:, :, 4][::-1, ::-1].T.astype(float)
+        assert np.abs(picture(pairs["brain_1_0005"]) - np.clip((grey + 1000) / 2000 * 255, 0, 255)).max() <= 1
+        assert (f"channels but {channel}", "of 2", True) in [(one.reason, one.detail, one.meant) for one in left_out]
+    with pytest.raises(DataError, match="has no channel 2; expected 0 to 1"):
+        found(tmp_path, channel=2)
+
+
 def test_pictures_are_taken_as_they_are_with_ids_as_masks(tmp_path: Path) -> None:
     labels = np.zeros((8, 10), np.uint8)
     labels[2:4, 3:6], labels[5, 5] = 1, 2

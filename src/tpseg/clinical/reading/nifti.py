@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +17,9 @@ from tpseg.clinical.reading.guarding import guard_volume, reading
 from tpseg.clinical.reading.volume import VolumeScan
 from tpseg.errors import DataError
 
+GZIP = b"\x1f\x8b"
+HEADER = 2**20
+"""Bytes of a file that its header and extensions are looked for in."""
 CHUNK = 2**24
 """Bytes that are unpacked at a time."""
 MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
@@ -22,19 +27,26 @@ MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
 
 
 class NiftiScan(VolumeScan):
-    """A volume (I, J, K), also with further axes of length 1, or one slice (I, J); grey, or RGB of 8 bits.
+    """A volume (I, J, K), also with further axes of length 1, or one slice (I, J); grey, or RGB of 8 bits; or a channel of (I, J, K, C).
 
-    `.nii` is read slice by slice from the file. `.nii.gz` cannot be: the first frame unpacks all of it into memory, as stored.
+    `.nii` is read slice by slice from the file. `.nii.gz` cannot be: the first frame unpacks all of it into memory, as stored. Which
+    of the two a file is says its beginning, not its name.
     """
 
     kind = "NIfTI"
     image: nib.nifti1.Nifti1Image
     """nibabel's view of the file: its header, its shape; voxels are not read through it."""
 
-    def __init__(self, path: Path, name: str, window: str = "", axis: str = "") -> None:
-        """Reads the header. Raises DataError for more than three axes, complex numbers, a singular affine, a file cut short."""
+    def __init__(self, path: Path, name: str, window: str = "", axis: str = "", channel: int | None = None) -> None:
+        """Reads the header. channel: which volume of a file with a fourth axis is meant; without it such a file is refused.
+
+        Raises DataError for more axes, a channel that is not there, complex numbers, a singular affine, a file cut short.
+        """
         with reading(path, "NIfTI"):
-            image = nib.load(path)
+            with path.open("rb") as file:
+                self._packed = file.read(2) == GZIP
+            named_packed = path.name.lower().endswith(".gz")
+            image = nib.load(path) if named_packed == self._packed else _load_misnamed(path, self._packed)
             if not isinstance(image, nib.nifti1.Nifti1Image):
                 raise DataError(f"{path}: not a NIfTI file, but {type(image).__name__}; convert it first")
             self.image = image
@@ -42,14 +54,18 @@ class NiftiScan(VolumeScan):
             self._stored = image.dataobj
             shape = tuple(int(length) for length in image.shape)
             grid = (*shape[:3], 1)[:3] if len(shape) == 2 else shape[:3]
-            if len(grid) != 3 or math.prod(shape) != math.prod(grid):
+            channels = math.prod(shape[3:])
+            if len(grid) != 3 or (channels != 1 and (channel is None or len(shape) > 4)):
                 raise DataError(
                     f"{path}: {len(shape)} axes, {' x '.join(map(str, shape))}; expected three. Split a time series into volumes first"
                 )
+            if channel is not None and not 0 <= channel < max(1, channels):
+                raise DataError(f"{path}: has no channel {channel}; expected 0 to {channels - 1}")
+            self.channels, self._channel = channels, channel or 0
             stored = image.header.get_data_dtype()
             if stored.names is None and stored.kind not in "iuf":
                 raise DataError(f"{path}: voxels of type {stored}; expected whole or real numbers, or RGB")
-            self._check_size(path, math.prod(grid) * stored.itemsize)
+            self._check_size(path, math.prod(grid) * max(1, channels) * stored.itemsize)
             affine = np.array(image.affine, np.float64)
             affine[:3] *= MILLIMETRES.get(image.header.get_xyzt_units()[0], 1.0)
         self._grid = grid
@@ -59,11 +75,13 @@ class NiftiScan(VolumeScan):
         return self.plane.voxels(frames).reshape(self.image.shape)
 
     def _load(self) -> np.ndarray:
-        if self.path.name.lower().endswith(".gz"):
-            dtype = self.image.header.get_data_dtype()
-            raw = np.frombuffer(unpack(self.path, int(self._stored.offset), math.prod(self._grid) * dtype.itemsize), dtype)
+        dtype, voxels = self.image.header.get_data_dtype(), math.prod(self._grid)
+        start = int(self._stored.offset) + self._channel * voxels * dtype.itemsize  # the last axis varies most slowly
+        raw: np.ndarray
+        if self._packed:
+            raw = np.frombuffer(unpack(self.path, start, voxels * dtype.itemsize), dtype)
         else:
-            raw = np.asanyarray(self._stored.get_unscaled())
+            raw = np.memmap(self.path, dtype, "c", start, (voxels,))
         raw = raw.reshape(self._grid, order="F")
         if raw.dtype.names is None:
             return raw
@@ -75,12 +93,20 @@ class NiftiScan(VolumeScan):
     def _check_size(self, path: Path, size: int) -> None:
         if size == 0:
             raise DataError(f"{path}: a volume without voxels, {' x '.join(map(str, self.image.shape))}")
-        if path.name.lower().endswith(".gz"):
+        if self._packed:
             guard_volume(path, size, "unpack it to .nii, which is read slice by slice")
             return
         there = path.stat().st_size - int(self._stored.offset)
         if there < size:
             raise DataError(f"{path}: its header says {size:,} bytes of voxels, {there:,} are there; is it complete?")
+
+
+def _load_misnamed(path: Path, packed: bool) -> nib.filebasedimages.FileBasedImage:
+    """nibabel's view of a `.nii` that is a `.nii.gz`, or the reverse: of its header alone, which is what is read through it."""
+    with gzip.open(path) if packed else path.open("rb") as file:
+        head = file.read(HEADER)
+    kind = nib.nifti2.Nifti2Image if struct.pack("<i", 540) in (head[:4], head[3::-1]) else nib.nifti1.Nifti1Image
+    return kind.from_stream(io.BytesIO(head))
 
 
 def unpack(path: Path, start: int, size: int) -> bytearray:

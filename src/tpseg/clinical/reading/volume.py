@@ -30,6 +30,8 @@ class VolumeScan(Scan):
     """The format, for messages."""
     affine: np.ndarray
     """(4, 4): from voxels (I, J, K) to millimetres to the patient's right, front and head (RAS)."""
+    channels: int = 1
+    """Volumes in the file, of which this is one."""
     slice_spacing: float
     """Millimetres between neighbouring frames."""
 

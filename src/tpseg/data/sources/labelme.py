@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,25 +17,27 @@ from tpseg.data.sources.layout import Layout, case_names, failing, inside, path_
 from tpseg.data.sources.pictures import decode, picture, suffix_of
 from tpseg.data.sources.references import Pictures, base_name
 from tpseg.data.sources.release import Release
-from tpseg.data.sources.shapes import draw_circle, draw_polygon, draw_rectangle, read_points
+from tpseg.data.sources.shapes import draw_circle, draw_polygon, draw_rectangle, is_rectangle, read_points
 from tpseg.data.sources.source import LeftOut, Pair
 from tpseg.errors import DataError, few
 
 FLAT = ("point", "points", "line", "linestrip")
 """Shapes without an area."""
+FLAT_LABEL = "a label of points or lines alone, which has no area"
 
 
 class LabelmeSource(Layout):
     """JSON files of labelme, each with its picture beside it or where its `imagePath` says; a folder called after a split gives it.
 
-    labels: names of the shapes that are lesion; by default all. Shapes of an image are united. A picture without a JSON file is
-    left out, for it may hold lesions that nobody has drawn yet; a JSON file without shapes says that there are none.
+    labels: names of the shapes that are lesion; by default all but those of points and lines alone. Shapes of an image are united.
+    A picture without a JSON file is left out, for it may hold lesions that nobody has drawn yet; a JSON file without shapes says
+    that there are none.
     """
 
     name = "labelme"
 
     def find(self, release: Release) -> Iterator[Pair | LeftOut]:
-        files, left_out, known = [], [], set()
+        files, left_out, known, areal = [], [], set(), set()
         told: Counter[str] = Counter()
         for file in release.files:
             if file.suffix.lower() != ".json":
@@ -48,22 +50,28 @@ class LabelmeSource(Layout):
             if isinstance(content, Mapping) and isinstance(content.get("shapes"), list):
                 files.append(file)
                 told[base_name(content.get("imagePath"))] += 1
-                known |= {str(shape.get("label")) for shape in content["shapes"] if isinstance(shape, Mapping)}
+                shapes = [shape for shape in content["shapes"] if isinstance(shape, Mapping)]
+                known |= {str(shape.get("label")) for shape in shapes}
+                areal |= {str(shape.get("label")) for shape in shapes if shape.get("shape_type") not in FLAT}
         for label in self.labels if files else ():
             if label not in known:
                 raise unknown_label(label, {name: name for name in sorted(known)})
+        wanted = self.labels or tuple(areal or known)
+        left_out += [LeftOut(f"label {label}", FLAT_LABEL, meant=True) for label in sorted(known - areal) if label not in wanted]
         names = case_names([path_key(file) for file in files])
         pictures = Pictures(release.files)
         drawn = {file.with_suffix("") for file in files}
         for file in files:
-            pair = self._pair(release, file, names[path_key(file)], pictures, told)
+            pair = self._pair(release, file, names[path_key(file)], pictures, told, wanted)
             drawn |= {path.with_suffix("") for path in pair.files}
             yield pair
         unseen = [path for path in pictures.all if files and path.with_suffix("") not in drawn]
         yield from (LeftOut(str(path), "no JSON file") for path in unseen)
         yield from left_out
 
-    def _pair(self, release: Release, file: PurePosixPath, name: str, pictures: Pictures, told: Counter[str]) -> Pair:
+    def _pair(
+        self, release: Release, file: PurePosixPath, name: str, pictures: Pictures, told: Counter[str], wanted: Container[str]
+    ) -> Pair:
         """The case of one JSON file; nothing of the file is kept in memory."""
         group, split = self.group_of(file.stem), split_of(file)
         try:
@@ -72,29 +80,30 @@ class LabelmeSource(Layout):
             return Pair(name, failing(error), failing(error), split, group, files=(file,))
         image = picture(release, path) if path is not None else partial(_embedded_picture, release, file)
         files = (file,) if path is None else (path, file)
-        return Pair(name, image, partial(self._draw, release, file, path), split, group, files=files)
+        return Pair(name, image, partial(_draw, release, file, path, wanted), split, group, files=files)
 
-    def _draw(self, release: Release, file: PurePosixPath, path: PurePosixPath | None) -> np.ndarray:
-        """The union of a file's shapes with the chosen labels, (H, W) bool."""
-        content = read_json(release, file)
-        if path is not None:
-            size = picture_size(release, path)
-        else:
-            decoded = decode(_embedded(content, file), f"{file}: imageData")
-            size = (decoded.height, decoded.width)
-        told = (content.get("imageHeight"), content.get("imageWidth"))
-        if any(side is not None for side in told) and told != size:
-            raise DataError(
-                f"{file}: drawn on {short(told[1])}x{short(told[0])} pixels, but {path or 'imageData'} has {size[1]}x{size[0]}; "
-                "is it the image that was annotated?"
-            )
-        mask = np.zeros(size, bool)
-        for number, shape in enumerate(content["shapes"], start=1):
-            if not isinstance(shape, Mapping):
-                raise DataError(f"{file}: shape {number}: found {short(shape)}, expected an object with label and points")
-            if not self.labels or str(shape.get("label")) in self.labels:
-                _draw_shape(mask, shape, f"{file}: shape {number} ({str(shape.get('label'))[:40]})")
-        return mask
+
+def _draw(release: Release, file: PurePosixPath, path: PurePosixPath | None, wanted: Container[str]) -> np.ndarray:
+    """The union of a file's shapes with the chosen labels, (H, W) bool."""
+    content = read_json(release, file)
+    if path is not None:
+        size = picture_size(release, path)
+    else:
+        decoded = decode(_embedded(content, file), f"{file}: imageData")
+        size = (decoded.height, decoded.width)
+    told = (content.get("imageHeight"), content.get("imageWidth"))
+    if any(side is not None for side in told) and told != size:
+        raise DataError(
+            f"{file}: drawn on {short(told[1])}x{short(told[0])} pixels, but {path or 'imageData'} has {size[1]}x{size[0]}; "
+            "is it the image that was annotated?"
+        )
+    mask = np.zeros(size, bool)
+    for number, shape in enumerate(content["shapes"], start=1):
+        if not isinstance(shape, Mapping):
+            raise DataError(f"{file}: shape {number}: found {short(shape)}, expected an object with label and points")
+        if str(shape.get("label")) in wanted:
+            _draw_shape(mask, shape, f"{file}: shape {number} ({str(shape.get('label'))[:40]})")
+    return mask
 
 
 def _draw_shape(mask: np.ndarray, shape: Mapping[str, Any], name: str) -> None:
@@ -103,7 +112,8 @@ def _draw_shape(mask: np.ndarray, shape: Mapping[str, Any], name: str) -> None:
         raise DataError(f"{name}: a {kind}, which has no area; choose labels that have one, or draw a polygon")
     drawing: dict[str, tuple[Callable[[np.ndarray, np.ndarray], None], int, int | None]] = {
         "polygon": (draw_polygon, 3, None),
-        "rectangle": (draw_rectangle, 2, 2),
+        "rectangle": (draw_rectangle, 2, 4),
+        "rotation": (draw_rectangle, 4, 4),
         "circle": (draw_circle, 2, 2),
         "mask": (partial(_draw_painted, shape, name), 2, 2),
     }
@@ -111,8 +121,9 @@ def _draw_shape(mask: np.ndarray, shape: Mapping[str, Any], name: str) -> None:
         raise DataError(f"{name}: a {short(kind)}; expected {', '.join(drawing)}")
     draw, least, most = drawing[kind]
     points = read_points(shape.get("points"), name, least)
-    if most is not None and len(points) > most:
-        raise DataError(f"{name}: a {kind} of {len(points)} points; expected {most}")
+    if most is not None and not (len(points) in (least, most) and (len(points) != 4 or is_rectangle(points))):
+        corners = " that are a rectangle's corners, in their order" if most == 4 else ""
+        raise DataError(f"{name}: a {kind} of {len(points)} points; expected {' or '.join(map(str, sorted({least, most})))}{corners}")
     draw(mask, points)
 
 

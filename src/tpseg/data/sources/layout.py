@@ -178,11 +178,22 @@ def among(values: np.ndarray, ids: Sequence[int] | None, name: str, known: Colle
 
 
 def read_json(release: Release, file: PurePosixPath) -> Any:
-    """A JSON file's content; raises DataError for one that is damaged, absurdly large or nested without end."""
+    """A JSON file's content; raises DataError for one that is damaged, absurdly large or nested without end.
+
+    In UTF-8, or, as Windows in China writes it, in GBK: numbers and braces are the same, and a name that was meant otherwise
+    leads to nothing and is told so.
+    """
     if release.size(file) > MAX_JSON:
         raise DataError(f"{file}: {release.size(file) / 2**30:.1f} GiB; at most {MAX_JSON >> 30} GiB of JSON can be read: divide it")
     try:
-        return json.loads(release.read(file).decode("utf-8-sig"))
+        content = release.read(file)
+        encoding = json.detect_encoding(content)
+        try:
+            return json.loads(content.decode(encoding))
+        except UnicodeDecodeError:
+            if encoding not in ("utf-8", "utf-8-sig"):
+                raise
+            return json.loads(content.decode("gbk"))
     except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
         raise DataError(f"{file}: not a JSON file ({' '.join(str(error).split())[:200]})") from error
 

@@ -22,17 +22,20 @@ from tpseg.errors import DataError
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 """An image's name: the case's, and the number of the channel."""
 VOLUMES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+ALL = -1
+"""The channel of a file that may hold all of a case's."""
 PARTS = {"Tr": "train", "Ts": "test"}
 
 
 class NnunetSource(VolumeLayout):
     """`imagesTr/CASE_0000.nii.gz` with `labelsTr/CASE.nii.gz`, and `imagesTs`, `labelsTs` where there are labels: these are test.
 
-    labels: names or ids of `dataset.json` (format 1 or 2) that are lesion; by default all but the background. channel: which of the
-    images of a case is taken; one, for prediction too is given one image. Volumes are cut along `axis` (axial, coronal, sagittal,
-    or across voxel axis 0, 1, 2) into slices: all with lesion, and of those without the share `empty_slices`, evenly spaced. The
-    group is the case, so that no volume is in two splits, or what the pattern `group` finds in its name. window: as in tasks.yaml;
-    by default from percentile 0.5 to 99.5 of each volume, never of a slice. Pictures are taken as they are.
+    labels: names or ids of `dataset.json` (format 1 or 2) that are lesion; by default all but the background. channel: which of
+    the images of a case, or volumes of its image, is taken; one, for prediction too is given one image. Volumes are cut along
+    `axis` (axial, coronal, sagittal, or across voxel axis 0, 1, 2) into slices: all with lesion, and of those without the share
+    `empty_slices`, evenly spaced. The group is the case, so that no volume is in two splits, or what the pattern `group` finds
+    in its name. window: as in tasks.yaml; by default from percentile 0.5 to 99.5 of each volume, never of a slice. Pictures are
+    taken as they are.
     """
 
     name = "nnunet"
@@ -62,6 +65,7 @@ class NnunetSource(VolumeLayout):
         file = roots[0] / "dataset.json"
         description = read_json(release, file) if file in release.files else None
         ids = self._ids(description, file)
+        one_file = Volumes(release, self.task.window, self.axis, ids, self.channel)  # the Decathlon's, with all channels of a case
         volumes = Volumes(release, self.task.window, self.axis, ids)
         tested = any(file.parent == roots[0] / "labelsTs" for file in release.files)
         for part, split in PARTS.items():
@@ -72,6 +76,8 @@ class NnunetSource(VolumeLayout):
                 if case not in labels:
                     reason = "no label map" if part == "Tr" else "a test image without a label map"
                     yield LeftOut(case, reason, f"labels{part} has no file {case}", meant=part == "Ts")
+                elif ALL in channels:
+                    yield from self._case(release, one_file, case, channels[ALL], labels[case], split, ids)
                 elif self.channel not in channels:
                     yield LeftOut(case, f"no channel {self.channel}", f"its channels: {', '.join(map(str, channels))}")
                 else:
@@ -110,14 +116,15 @@ class NnunetSource(VolumeLayout):
 
 
 def _images(release: Release, folder: PurePosixPath, labels: Mapping[str, PurePosixPath]) -> dict[str, dict[int, PurePosixPath]]:
-    """The images of a folder by case and channel; in the Decathlon's layout an image is called as its label map and has no channel."""
+    """The images of a folder by case and channel, ALL for all: in the Decathlon's layout an image is called as its label map."""
     found: dict[str, dict[int, PurePosixPath]] = {}
     for file in release.files:
         if file.parent != folder or file.suffix.lower() == ".json":
             continue
         name = stem_of(file)
         match = CHANNEL.fullmatch(name)
-        case, channel = (match[1], int(match[2])) if match and name not in labels else (name, 0)
+        alone = ALL if file.name.lower().endswith(NIFTI_SUFFIXES) else 0
+        case, channel = (match[1], int(match[2])) if match and name not in labels else (name, alone)
         found.setdefault(case, {})[channel] = file
     return found
 

@@ -63,9 +63,19 @@ def _cross(toggles: np.ndarray, begins: np.ndarray, ends: np.ndarray, top: int, 
 
 
 def draw_rectangle(mask: np.ndarray, points: np.ndarray) -> None:
-    """Add the rectangle between two opposite corners, points (2, 2) of x and y."""
+    """Add the rectangle between two opposite corners, points (2, 2) of x and y, or of all its corners in order, (4, 2), turned or not."""
+    if len(points) == 4:
+        draw_polygon(mask, points)
+        return
     (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
     draw_polygon(mask, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+
+
+def is_rectangle(points: np.ndarray) -> bool:
+    """Whether four points (4, 2) are the corners of a rectangle in their order, to a pixel: its diagonals have one middle and length."""
+    diagonals = points[2] - points[0], points[3] - points[1]
+    apart = np.linalg.norm(points[0] + points[2] - points[1] - points[3]) / 2
+    return bool(apart <= 1 and abs(np.linalg.norm(diagonals[0]) - np.linalg.norm(diagonals[1])) <= 2)
 
 
 def draw_circle(mask: np.ndarray, points: np.ndarray) -> None:

@@ -12,7 +12,8 @@ from threading import Lock
 import nibabel as nib
 import numpy as np
 
-from tpseg.clinical.reading.opening import open_scan
+from tpseg.clinical.reading.nifti import NiftiScan
+from tpseg.clinical.reading.opening import NIFTI_SUFFIXES, open_scan
 from tpseg.clinical.reading.volume import VolumeScan
 from tpseg.data.sources.layout import Layout, among, evenly
 from tpseg.data.sources.release import Release
@@ -76,17 +77,26 @@ class Volumes:
 
     window and axis as for tpseg.clinical.reading.opening.open_scan: without a window grey values are shown from the percentiles of their
     volume, so that its slices stay comparable. labels say what counts as lesion; slices with its label `ignored` are left out.
-    Image and label map belong together voxel by voxel and must have one shape and one geometry.
+    Image and label map belong together voxel by voxel and must have one shape and one geometry. channel: which volume of an image
+    with a fourth axis is taken; None refuses such images.
     """
 
-    def __init__(self, release: Release, window: str = "", axis: str = "", labels: LabelIds | None = None) -> None:
-        self._release = release
+    def __init__(
+        self, release: Release, window: str = "", axis: str = "", labels: LabelIds | None = None, channel: int | None = None
+    ) -> None:
+        self._release, self._channel = release, channel
         self._window, self._axis, self._labels = window, axis, labels or LabelIds()
         self._open: OrderedDict[PurePosixPath, _Volume] = OrderedDict()
         self._lock = Lock()
 
     def slices(
-        self, image: PurePosixPath, labels: PurePosixPath, case: str, split: str, group: str, empty_slices: float
+        self,
+        image: PurePosixPath,
+        labels: PurePosixPath,
+        case: str,
+        split: str,
+        group: str,
+        empty_slices: float,
     ) -> Iterator[Pair | LeftOut]:
         """The slices of a volume as cases CASE_0001...: all with lesion, and of those without an evenly spaced share."""
         try:
@@ -107,6 +117,8 @@ class Volumes:
             name = f"{case}_{index + 1:04d}"
             slice_image, slice_mask = partial(self._image, image, labels, index), partial(self._mask, image, labels, index)
             yield Pair(name, slice_image, slice_mask, split, group, files=(image, labels))
+        if volume.scan.channels > 1:
+            yield LeftOut(str(image), f"channels but {self._channel}", f"of {volume.scan.channels}", meant=True)
         if len(kept) < len(frames_known):
             detail = f"{len(frames_known) - len(kept)} of {len(frames)}"
             yield LeftOut(str(image), "slices without lesion", detail, meant=True)
@@ -132,7 +144,7 @@ class Volumes:
             return self._open[image]
 
     def _read(self, image: PurePosixPath, labels: PurePosixPath) -> _Volume:
-        scan = self._scan(image)
+        scan = self._scan(image, self._channel)
         label_scan = self._scan(labels)
         values = label_scan.voxels()
         if values.ndim != 3:
@@ -147,8 +159,11 @@ class Volumes:
         unlabelled = None if ignored is None else among(values, [ignored], str(labels))
         return _Volume(scan, self._labels.lesion(values, str(labels)), unlabelled)
 
-    def _scan(self, file: PurePosixPath) -> VolumeScan:
-        scan = open_scan(self._release.path_of(file), window=self._window, axis=self._axis)
+    def _scan(self, file: PurePosixPath, channel: int | None = None) -> VolumeScan:
+        path = self._release.path_of(file)
+        if channel is not None and file.name.lower().endswith(NIFTI_SUFFIXES):
+            return NiftiScan(path, file.name, self._window, self._axis, channel)
+        scan = open_scan(path, window=self._window, axis=self._axis)
         if not isinstance(scan, VolumeScan):
             raise DataError(f"{file}: no volume; expected NIfTI, NRRD or MetaImage")
         return scan
