@@ -19,6 +19,7 @@ from miniature import assert_same_run, config, history, stopped, train_miniature
 
 from tpseg.cli import main
 from tpseg.config import load_config
+from tpseg.data.dataset import LesionDataset, collate
 from tpseg.data.hashes import read_record
 from tpseg.data.manifest import read_dataset
 from tpseg.data.pairs import read_pair
@@ -193,7 +194,26 @@ def test_a_parent_without_a_record_of_its_data_gives_a_model_without_one(trained
     assert "record_sha256" not in child.provenance["data"]
 
 
+def settled(trained: Path, discs: Path, folder: Path) -> Path:
+    """The trained model with prototypes that are the means of its training images, where a longer training would bring them.
+
+    At m = 0.99 most of them is still the random start after 36 steps, and which task is nearest is chance.
+    """
+    model, data = load_model(trained), read_dataset(discs)
+    images = LesionDataset(data.split("train"), data.tasks, model.config.image_size)
+    batch = collate([images[index] for index in range(len(images))])
+    for _, step in model.decoder.pgtds():
+        step.memory.momentum = 0.0
+    with torch.no_grad():
+        model.observe(model(batch.image, batch.task), batch.mask, batch.task)
+    model.move_prototypes()
+    run = shutil.copytree(trained, folder)
+    save_model(model, run / "model")
+    return run
+
+
 def test_the_nearest_task_is_where_it_starts_and_the_table_shows_why(trained, newcomers, discs, tmp_path, run):
+    trained = settled(trained, discs, tmp_path / "settled")
     again = tmp_path / "again.yaml"
     again.write_text(f"tasks:\n  same_disc: {{modality: test, data: {discs.parent}/dark_disc/split.csv}}\n")
     code, out, _ = run("add-task", trained, "--data", again, "--task", "same_disc", "--out", tmp_path / "out", "--steps", 1)
@@ -203,7 +223,6 @@ def test_the_nearest_task_is_where_it_starts_and_the_table_shows_why(trained, ne
     assert [one.task for one in ranking] == ["dark_disc", "bright_disc"]
     assert ranking[0].similarity > ranking[1].similarity
     assert min(ranking[0].dice, ranking[1].dice) > 0.5  # each finds discs, and the model has learned these
-    assert ranking[0].dice > ranking[1].dice
 
 
 def test_what_lies_beside_an_image_is_neither_lesion_nor_background_of_the_new_task(tiny_dataset, monkeypatch):
