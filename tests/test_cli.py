@@ -20,6 +20,7 @@ from PIL import Image
 
 from tpseg.arguments import Outcome, Verb, build_parser
 from tpseg.cli import VERBS, main
+from tpseg.cli.learn import way_to_trunk
 from tpseg.data.manifest import read_dataset
 from tpseg.recipe import LesionModule
 
@@ -404,3 +405,10 @@ def test_a_newcomers_story(run, tmp_path):
     page = (place / "report.html").read_text(encoding="utf-8")
     assert all(task.title in page for task in read_dataset(data).tasks)
     assert Path(place / "model" / "README.md").is_file()
+
+
+def test_the_next_command_names_the_trunk_s_file_if_the_model_needs_it(tmp_path: Path) -> None:
+    """A model's folder does not hold a frozen trunk, and only the user may say which file is opened for it."""
+    (tmp_path / "sam2.pt").touch()
+    assert way_to_trunk(str(tmp_path / "sam2.pt")).startswith(f" --weights {tmp_path}/sam2.pt (or TPSEG_WEIGHTS={tmp_path}/sam2.pt ")
+    assert way_to_trunk("facebook/sam2-hiera-large") == way_to_trunk(None) == ""

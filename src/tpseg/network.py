@@ -58,7 +58,7 @@ class TorchNetwork:
 def open_network(source: Path | str, device: str | None = None, weights: str | None = None, trust: bool = False) -> Network:
     """The network that a model folder, run folder, hub id or exported file holds, for prediction only.
 
-    weights: where the frozen trunk's file lies, if it is not where the model's config.json says. trust: open a .pt2 file, a program.
+    weights: where the frozen trunk's file lies, as load_model takes it. trust: open a .pt2 file, a program.
     """
     if Path(source).suffix in EXPORTED:
         from tpseg.export.runtime import ExportedNetwork  # its libraries are extras

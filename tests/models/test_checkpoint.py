@@ -16,6 +16,7 @@ from common import MINIATURE, TASKS, miniature_model, noise, predict, save_meta_
 from safetensors.torch import load_file, save_file
 
 import tpseg.models.checkpoint as checkpoint
+import tpseg.models.trunk_weights as trunk_weights
 from tpseg.errors import DataError, TPSegError, UsageError
 from tpseg.models.checkpoint import load_model, save_model
 from tpseg.models.grow import extract
@@ -33,6 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def trunk_file(folder: Path, seed: int = 0, name: str = "sam2_hiera_tiny.pt") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     return save_meta_file(stir(Trunk("tiny"), seed), folder / name)
 
@@ -132,7 +134,7 @@ def test_a_frozen_trunk_is_not_stored_but_named_with_its_hash(tmp_path: Path) ->
     size = (tmp_path / "model" / "model.safetensors").stat().st_size
     trunk_bytes = 4 * sum(parameter.numel() for parameter in whole.trunk.parameters())
     assert size < (tmp_path / "whole" / "model.safetensors").stat().st_size - trunk_bytes
-    loaded = load_model(tmp_path / "model")
+    loaded = load_model(tmp_path / "model", weights=str(tmp_path / "sam2_hiera_tiny.pt"))
     assert loaded.trunk.frozen
     assert_same_outputs(loaded, model)
 
@@ -169,7 +171,7 @@ def test_another_trunk_file_is_refused(tmp_path: Path) -> None:
     weights = trunk_file(tmp_path)
     save_model(frozen_model(weights), tmp_path / "model")
     trunk_file(tmp_path, seed=5)  # written over it
-    message = refusal(tmp_path / "model")
+    message = refusal(tmp_path / "model", weights=str(weights))
     assert message.startswith(str(weights))
     assert "not the trunk this model was trained on" in message
 
@@ -179,10 +181,78 @@ def test_a_trunk_that_has_moved_is_found_with_weights(tmp_path: Path) -> None:
     model = frozen_model(weights)
     save_model(model, tmp_path / "model")
     weights.rename(tmp_path / "moved.pt")
-    assert "sam2_hiera_tiny.pt" in refusal(tmp_path / "model")
     assert_same_outputs(load_model(tmp_path / "model", weights=str(tmp_path / "moved.pt")), model)
     other = trunk_file(tmp_path, seed=5, name="other.pt")
     assert str(other) in refusal(tmp_path / "model", weights=str(other))
+
+
+def test_no_file_is_opened_that_a_model_folder_names_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strangers write such folders. Not even the file it was trained on, which lies where it says: a user names files."""
+    weights = trunk_file(tmp_path)
+    save_model(frozen_model(weights), tmp_path / "run" / "model")
+    opened: list[object] = []
+    monkeypatch.setattr(trunk_weights, "read_tensors", opened.append)
+    message = refusal(tmp_path / "run")
+    assert message.startswith(f"{tmp_path}/run/model/config.json: the model needs the file of its frozen trunk, which it calls ")
+    assert "--weights FILE" in message
+    assert "TPSEG_WEIGHTS=FILE or the folder of such files" in message
+    assert "or copy it into the model's folder" in message
+    assert opened == []
+
+
+@pytest.mark.parametrize("named", ["../secret.pt", "/dev/zero", "..", "", ".", "link.pt", r"C:\secret.pt", "model.safetensors"])
+def test_nothing_outside_is_opened_by_any_name(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = trunk_file(tmp_path, name="secret.pt")
+    folder = tmp_path / "model"
+    save_model(frozen_model(weights), folder)
+    rewrite("config.json", lambda content: content["model"].update(weights=named))(folder)
+    (folder / "link.pt").symlink_to("../secret.pt")
+    monkeypatch.chdir(tmp_path)
+    assert "needs the file of its frozen trunk" in refusal(folder)
+
+
+@pytest.mark.parametrize("named", ["file", "folder", "beside"])
+def test_a_trunk_elsewhere_is_named_once_for_all_or_lies_in_the_folder(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = trunk_file(tmp_path / "run")
+    model = frozen_model(weights)
+    save_model(model, tmp_path / "model")
+    if named == "beside":
+        weights.rename(tmp_path / "model" / weights.name)
+    else:
+        (tmp_path / "trunks").mkdir()
+        place = weights.rename(tmp_path / "trunks" / weights.name)
+        trunk_file(tmp_path / "trunks", seed=5, name="another.pt")
+        monkeypatch.setenv("TPSEG_WEIGHTS", str(place if named == "file" else place.parent))
+    assert_same_outputs(load_model(tmp_path / "model"), model)
+
+
+def test_what_tpseg_weights_does_not_have_may_still_lie_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = trunk_file(tmp_path / "run")
+    model = frozen_model(weights)
+    save_model(model, tmp_path / "model")
+    weights.rename(tmp_path / "model" / weights.name)
+    monkeypatch.setenv("TPSEG_WEIGHTS", str(tmp_path / "run"))
+    assert_same_outputs(load_model(tmp_path / "model"), model)
+    monkeypatch.setenv("TPSEG_WEIGHTS", str(tmp_path / "nowhere"))
+    assert f"{tmp_path}/nowhere: no such file or folder" in refusal(tmp_path / "model")
+
+
+def test_a_hub_id_in_a_model_folder_is_asked_of_the_hub_and_never_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder here that happens to be called like it is none that anybody named."""
+    model = frozen_model(trunk_file(tmp_path))
+    save_model(model, tmp_path / "model")
+    rewrite("config.json", lambda content: content["model"].update(weights="facebook/sam2-hiera-tiny"))(tmp_path / "model")
+    fetched = tmp_path / "fetched"
+    fetched.mkdir()
+    save_file(
+        {f"vision_encoder.backbone.{key}": value for key, value in model.trunk.hiera.state_dict().items()}, fetched / "model.safetensors"
+    )
+    trunk_file(tmp_path / "facebook" / "sam2-hiera-tiny", seed=5, name="model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    asked: list[str] = []
+    monkeypatch.setattr(trunk_weights, "fetch", lambda name, patterns: (asked.append(name), fetched)[1])
+    assert_same_outputs(load_model(tmp_path / "model"), model)
+    assert asked == ["facebook/sam2-hiera-tiny"]
 
 
 def test_the_trunk_may_come_in_another_layout(tmp_path: Path) -> None:
@@ -287,7 +357,7 @@ def test_a_hub_id_without_a_network_is_refused(tmp_path: Path, monkeypatch: pyte
 
 def test_a_hub_repository_that_is_no_tpseg_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 768}')
-    monkeypatch.setattr(checkpoint, "snapshot_download", lambda source: str(tmp_path))
+    monkeypatch.setattr(checkpoint, "fetch", lambda source: tmp_path)
     assert "not a model configuration written by tpseg" in refusal("somebody/bert")
 
 

@@ -299,7 +299,7 @@ def test_a_trunk_that_is_named_by_its_hash_stays_named_and_fits_again(tmp_path) 
     load_trunk_weights(parent.trunk, str(weights))
     after = grown(parent)
     save_model(after, tmp_path / "grown")
-    again = load_model(tmp_path / "grown")
+    again = load_model(tmp_path / "grown", weights=str(weights))
     assert not [key for key in torch.load(weights, weights_only=True)["model"] if key in again.state_dict()]
     assert (tmp_path / "grown" / "model.safetensors").stat().st_size < sum(4 * one.numel() for one in after.parameters())
     image = noise(2, 3, 64, 64)

@@ -274,7 +274,7 @@ def test_a_hub_id_without_a_network_says_what_to_do(trunk: Trunk, tmp_path: Path
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     message = refusal(trunk, "facebook/sam2-hiera-large")
     assert "Hugging Face hub" in message
-    assert "sam2_hiera_large.pt" in message
+    assert "give a file such as sam2_hiera_large.pt (--model.weights FILE), or train without weights (--config small)" in message
 
 
 def test_a_file_can_be_read_from_anywhere_torch_wrote_it(source: Trunk, trunk: Trunk, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def add_task(
         resume: Continue the run that `out` holds, with the same settings.
         against: A model trained on all tasks jointly: score both on the new task's test split.
         alone: Also train the same network for the new task alone, by the same recipe, and score it.
-        weights: File of the frozen trunk, if it is not where the model's config.json says.
+        weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
     """
     from tpseg.growing import add_task as run
     from tpseg.growing.costs import tables
@@ -77,7 +77,7 @@ def remove_task(model: str, names: list[str], out: Path, weights: str | None = N
         model: Model folder, run folder or hub id.
         names: The tasks to take out.
         out: Folder to write model/ into.
-        weights: File of the frozen trunk, if it is not where the model's config.json says.
+        weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
     """
     from tpseg.growing import remove_tasks
 
@@ -95,7 +95,7 @@ def rename_task(model: str, old: str, new: str, out: Path, weights: str | None =
         old: The task's name.
         new: Its new name: letters, digits, '_' and '-'.
         out: Folder to write model/ into.
-        weights: File of the frozen trunk, if it is not where the model's config.json says.
+        weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
     """
     from tpseg.growing import rename_task as run
 

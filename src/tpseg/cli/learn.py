@@ -50,9 +50,17 @@ def train(
     settings = Config(model, sampling, training)
     run(settings, data, out, steps=steps, tasks=tasks, resume=resume, devices=devices, nodes=nodes, strategy=strategy)
     if is_first():
-        out_console.print(f"trained: the best model is {out / 'model'}. Next: tpseg evaluate {out} --data {data}")
+        named = settings.model.weights if settings.model.freeze else None
+        out_console.print(f"trained: the best model is {out / 'model'}. Next: tpseg evaluate {out} --data {data}{way_to_trunk(named)}")
     best = read_provenance(out / "model" / "provenance.json").get("training", {})
     return Outcome({"run": out, "model": out / "model", "best": best})
+
+
+def way_to_trunk(named: str | None) -> str:
+    """What a command that uses a model needs besides, if its frozen trunk is a file of the user's, which its folder does not hold."""
+    if named is None or not Path(named).exists():
+        return ""
+    return f" --weights {named} (or TPSEG_WEIGHTS={named} for all commands: the model's folder does not hold its frozen trunk)"
 
 
 def reproduce(run: str, data: Path | None = None, out: Path | None = None) -> Outcome:
@@ -97,7 +105,7 @@ def evaluate(
         tasks: Score these tasks only, comma-separated; needs --out, for the full evaluation stays.
         out: Where to write SPLIT.json and SPLIT.csv; by default evaluation/ in the run folder, or beside a model or predictions folder.
         size: Input size in pixels that protocol 'tpseg' scores a predictions folder at.
-        weights: File of the frozen trunk, if it is not where the model's config.json says.
+        weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
         trust: Open a .pt2 file, which is a program and can do anything: only if you trust who made it.
         device: cpu, cuda, mps; by default the fastest there is.
         batch_size: Images in a forward pass.

@@ -29,7 +29,7 @@ def calibrate(
         out: Where to write calibration.json and figures; by default trust/ in the run folder, or beside a model folder.
         images: Training images of each task to look at, at most.
         tta: Calibrate masks that are averaged over mirror images, for 'tpseg predict --tta'.
-        weights: File of the frozen trunk, if it is not where the model's config.json says.
+        weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
         device: cpu, cuda, mps; by default the fastest there is.
         batch_size: Images in a forward pass.
     """

@@ -63,7 +63,7 @@ def predict(
             model must have been calibrated.
         calibrated: Write the probabilities of --probability calibrated; the masks stay.
         threshold: half, or calibrated for masks at the probability that was best on val, task by task.
-        weights: File of the frozen trunk, if it is not where the model's config.json says.
+        weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
         trust: Open a .pt2 file, which is a program and can do anything: only if you trust who made it.
         device: cpu, cuda, mps; by default the fastest there is.
         batch_size: Images in a forward pass.
@@ -207,7 +207,7 @@ def export(
         int8: Also write FILE.int8.onnx, with ranges from training images of --data, and its Dice.
         calibration: Number of those images.
         opset: Version of ONNX's operators.
-        weights: File of the frozen trunk, if it is not where the model's config.json says.
+        weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
     """
     from tpseg.data.manifest import read_dataset
     from tpseg.export.conduct import export as run

@@ -43,7 +43,7 @@ def export_model(
     """Write a model, its gate hardened, to a file for any batch, height and width; returns the file.
 
     model: a model, its folder, a run folder or a hub id. tasks: one, some, or all of them by default; with more than one the
-    file has an input `task`. opset: ONNX's operator set. weights: where the frozen trunk lies, if not where config.json says.
+    file has an input `task`. opset: ONNX's operator set. weights: where the frozen trunk lies, as load_model takes it.
     Raises UsageError for an unknown format or task, an ending that does not fit, an architecture that cannot be followed, and
     where the extra that writes the format is not installed.
     """

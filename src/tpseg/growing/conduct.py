@@ -38,7 +38,7 @@ class Growth:
     source: str
     """The parent's folder or hub id."""
     weights: str | None
-    """Where the parent's frozen trunk lies, if not where its config.json says."""
+    """Where the parent's frozen trunk lies, as load_model takes it."""
     start: str | None
     """The task whose part the new one starts from; None: random numbers."""
     split: Split

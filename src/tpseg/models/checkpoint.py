@@ -15,7 +15,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,9 +25,10 @@ from tpseg.files import file_sha256, read_json_object, replacing_folder
 from tpseg.foreign import read_json, short
 from tpseg.models.card import CARD, render_card
 from tpseg.models.catalogue import create, create_without_memory
+from tpseg.models.hub import NotFromHub, fetch, is_hub_id
 from tpseg.models.model import LesionModel
 from tpseg.models.trunk import Trunk, is_own
-from tpseg.models.trunk_weights import load_trunk_weights, read_tensors, trunk_sha256
+from tpseg.models.trunk_weights import find_named_weights, find_weights, load_trunk_weights, read_tensors, trunk_sha256
 from tpseg.tasks import TaskSet
 
 FORMAT = 2
@@ -69,8 +69,8 @@ def save_model(model: LesionModel, folder: Path, provenance: Mapping[str, Any] |
 def load_model(source: Path | str, *, weights: str | None = None) -> LesionModel:
     """Read a model folder or a hub id, ready for prediction.
 
-    weights: where the frozen trunk lies on this machine, if not where config.json says. Raises UsageError if there is
-    no such model, DataError if it is damaged.
+    weights: where the file of the frozen trunk lies, if neither in the folder nor on the hub nor where TPSEG_WEIGHTS says. Raises
+    UsageError if there is no such model, DataError if it is damaged.
     """
     folder = find_model(source)
     config, trunk_hash = read_model_config(folder)
@@ -80,9 +80,10 @@ def load_model(source: Path | str, *, weights: str | None = None) -> LesionModel
     refuse_damage(folder)
     model = create(config, tasks)
     if trunk_hash is not None and model.trunk is not None:
-        load_trunk_weights(model.trunk, weights or config.weights or "")
+        place = find_weights(weights) if weights else find_named_weights(folder, config.weights or "")
+        load_trunk_weights(model.trunk, str(place))
         if trunk_sha256(model.trunk) != trunk_hash:
-            raise DataError(f"{weights or config.weights}: not the trunk this model was trained on ({folder}/config.json has its SHA-256)")
+            raise DataError(f"{place}: not the trunk this model was trained on ({folder}/config.json has its SHA-256)")
     model.load_state_dict(state, strict=False)
     model.provenance = read_provenance(folder / "provenance.json")
     model.data_record = read_data_record(folder / RECORD)
@@ -133,12 +134,12 @@ def find_model(source: Path | str) -> Path:
         return folder
     if (folder / "model" / "config.json").is_file():
         return folder / "model"
-    if folder.parent.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if folder.parent.exists() or not is_hub_id(str(source)):
         raise UsageError(f"{source}: not a model folder (no config.json in it); expected what 'tpseg train' writes to RUN/model")
     try:
-        return Path(snapshot_download(str(source)))
-    except Exception as error:  # the hub client raises its own, httpx's and the operating system's errors
-        raise UsageError(f"{source}: no such folder here, and the Hugging Face hub did not have it ({type(error).__name__})") from error
+        return fetch(str(source))
+    except NotFromHub as error:
+        raise UsageError(f"{source}: no such folder here, and the Hugging Face hub did not have it ({error})") from error
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
 
 from tpseg.errors import DataError
+from tpseg.foreign import short
+from tpseg.models.hub import NotFromHub, fetch, is_hub_id
 from tpseg.models.trunk import TRUNK_SIZES, Trunk
 
 PREFIXES = ("image_encoder.trunk.", "vision_encoder.backbone.", "backbone.", "trunk.", "")
@@ -27,6 +29,13 @@ META_NAMES = (
 """Meta's key names and transformers'."""
 
 
+FILES = (".pt", ".pth", ".safetensors")
+"""What files of weights end in, and no hub id."""
+WEIGHTS = "model.safetensors"
+"""The weights in a folder of Hugging Face's, and in a model's."""
+VARIABLE = "TPSEG_WEIGHTS"
+"""Environment variable that says where the files of frozen trunks lie."""
+NO_NAMES = ("", ".", "..")
 MAX_HEADER = 8 << 20
 """Bytes of a .safetensors file's list of tensors: Hiera-L with eight tasks takes a fifth of one MiB."""
 
@@ -67,21 +76,52 @@ def find_weights(source: str) -> Path:
         return path
     if path.is_dir():
         return _weights_in(path)
-    if path.parent.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix in (".pt", ".pth", ".safetensors"):
+    if path.parent.exists() or not is_hub_id(source) or path.suffix in FILES:
         raise DataError(f"{source}: no such file or folder; expected trunk weights such as sam2_hiera_large.pt (model.weights)")
+    return _from_hub(source, "give a file such as sam2_hiera_large.pt (--model.weights FILE), or train without weights (--config small)")
+
+
+def find_named_weights(folder: Path, name: str) -> Path:
+    """The file of the trunk that a model folder names and does not hold.
+
+    Strangers write model folders: of what they name only a file inside the folder is opened, or fetched what the hub has under that id;
+    other files the user has to name, in the environment variable TPSEG_WEIGHTS or when loading. Raises DataError that says how.
+    """
+    base = re.split(r"[\\/]", name.rstrip("\\/"))[-1]
+    given = os.environ.get(VARIABLE)
+    if given:
+        named = Path(given) / base
+        if base not in NO_NAMES and named.exists():
+            return find_weights(str(named))
+        if not Path(given).is_dir() or (Path(given) / WEIGHTS).is_file():
+            return find_weights(given)
+    inside = folder / base
+    if base not in (*NO_NAMES, WEIGHTS) and inside.exists() and _lies_in(inside, folder):
+        return find_weights(str(inside))
+    how = f"say where it lies: --weights FILE (in Python weights=FILE), or, for all commands, {VARIABLE}=FILE or the folder of such files"
+    if is_hub_id(name) and Path(name).suffix not in FILES:
+        return _from_hub(name, how)
+    raise DataError(
+        f"{folder}/config.json: the model needs the file of its frozen trunk, which it calls {short(base)}; a model folder may name a file "
+        f"inside it or a hub id, no other place. {how[0].upper()}{how[1:]}; or copy it into the model's folder"
+    )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether links lead no further than the folder; what the hub's client fetched links to blobs beside its snapshots."""
+    top = folder.resolve()
+    return path.resolve().is_relative_to(top.parent.parent if top.parent.name == "snapshots" else top)
+
+
+def _from_hub(name: str, otherwise: str) -> Path:
     try:
-        return _weights_in(Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"])))
-    except DataError:
-        raise
-    except Exception as error:  # the hub client raises its own, httpx's and the operating system's errors
-        raise DataError(
-            f"{source}: cannot be had from the Hugging Face hub ({type(error).__name__}). Without a network, set model.weights to a "
-            "local file such as sam2_hiera_large.pt, or to null with model.freeze false"
-        ) from error
+        return _weights_in(fetch(name, ["*.json", "*.safetensors"]))
+    except NotFromHub as error:
+        raise DataError(f"{name}: cannot be had from the Hugging Face hub ({error}). Without a network, {otherwise}") from error
 
 
 def _weights_in(folder: Path) -> Path:
-    path = folder / "model.safetensors"
+    path = folder / WEIGHTS
     if not path.is_file():
         raise DataError(f"{folder}: no model.safetensors in this folder; expected a Hugging Face SAM 2 model")
     return path

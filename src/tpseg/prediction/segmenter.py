@@ -124,7 +124,7 @@ class Segmenter:
     ) -> None:
         """model: where one lies, then loaded for prediction only, or one at hand, which is moved to the device and keeps its weights.
 
-        weights: where the frozen trunk's file lies, if it is not where the model's config.json says. trust: open a .pt2 file, which
+        weights: where the frozen trunk's file lies, as load_model takes it. trust: open a .pt2 file, which
         is a program and can do anything. tta: average what the model says of an image and its three mirror images (test-time
         augmentation), in four times the time.
         """

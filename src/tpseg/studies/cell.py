@@ -63,7 +63,7 @@ def run_cell(folder: Path) -> None:
         train(cell.config, data, run, tasks=cell.tasks, resume=(run / "settings.yaml").is_file())
     trained = time.monotonic()
     only = read_dataset(data).only(cell.tasks)
-    evaluate_model(Segmenter(str(run)), only, SPLIT, ["all"], run / "evaluation")
+    evaluate_model(Segmenter(str(run), weights=cell.config.model.weights), only, SPLIT, ["all"], run / "evaluation")
     rows = read_rows(run / "evaluation" / f"{SPLIT}.csv")
     times = {"training_seconds": trained - begun, "evaluation_seconds": time.monotonic() - trained}
     write_atomically(folder / "times.json", json.dumps({**times, "threads": torch.get_num_threads()}, indent=2) + "\n")

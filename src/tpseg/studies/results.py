@@ -85,7 +85,7 @@ class Results:
 
     def models(self) -> Mapping[tuple[str, int], LesionModel]:
         """The unified models by row and seed, each loaded when it is asked for."""
-        return _Models({(cell.row, cell.seed): self.run(cell) for cell in self.unified()})
+        return _Models({(cell.row, cell.seed): (self.run(cell), cell.config.model.weights) for cell in self.unified()})
 
     def of_reference(self, table: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write a table over all rows as NAME.csv; its lines of the reference row, for a figure."""
@@ -103,11 +103,12 @@ def write_results(plan: Plan, protocol: str) -> Iterator[tuple[Path, Table]]:
 
 
 class _Models(Mapping[tuple[str, int], LesionModel]):
-    def __init__(self, runs: Mapping[tuple[str, int], Path]) -> None:
+    def __init__(self, runs: Mapping[tuple[str, int], tuple[Path, str | None]]) -> None:
         self.runs = runs
 
     def __getitem__(self, key: tuple[str, int]) -> LesionModel:
-        return load_model(self.runs[key])
+        run, weights = self.runs[key]
+        return load_model(run, weights=weights)
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         return iter(self.runs)
@@ -119,8 +120,8 @@ class _Models(Mapping[tuple[str, int], LesionModel]):
 def draw_pictures(results: Results, name: str) -> None:
     """Figs. 5 and 6: predictions of the first seed's models."""
     seed = min(cell.seed for cell in results.cells)
-    runs = {cell.row: results.run(cell) for cell in results.unified() if cell.seed == seed}
-    segmenters = {row: Segmenter(str(run)) for row, run in runs.items()}
+    runs = {cell.row: (results.run(cell), cell.config.model.weights) for cell in results.unified() if cell.seed == seed}
+    segmenters = {row: Segmenter(str(run), weights=weights) for row, (run, weights) in runs.items()}
 
     def segment(row: str, case: Case) -> np.ndarray:
         return segmenters[row](case.image, case.task).mask
