@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_releases import png16
 from PIL import Image
 
-from tpseg.data.formats import read_image, read_mask, stretch
+from tpseg.data.formats import decode, read_image, read_mask, stretch
+from tpseg.data.sources.pictures import lesion
 from tpseg.errors import DataError
 
 SQUARE = np.zeros((16, 24), np.uint8)
@@ -196,6 +198,50 @@ def test_class_ids_are_refused_with_the_values_and_what_to_do(values: list[int],
     assert str(caught.value).startswith(f"{path}: mask values {shown}")
 
 
+def nuclei(count: int, side: int = 5) -> np.ndarray:
+    """Instance ids 1 to `count`, each a square, 16 in a row."""
+    ids = np.zeros((16 * (side + 3), 16 * (side + 3)), np.uint8)
+    for number in range(count):
+        top, left = (number // 16) * (side + 3), (number % 16) * (side + 3)
+        ids[top : top + side, left : left + side] = number + 1
+    return ids
+
+
+@pytest.mark.parametrize("count", [223, 224, 240, 255])
+@pytest.mark.parametrize("side", [2, 5])
+def test_instance_ids_are_no_soft_edges_however_many_there_are(count: int, side: int, tmp_path: Path) -> None:
+    ids = nuclei(count, side)
+    ids = np.pad(ids, ((0, 600), (0, 600)))  # so that they cover little of the picture
+    with pytest.raises(DataError, match=r"mask values 0, 1, 2, 3, 4, 5, \.\.\.; .*Convert class ids"):
+        read_mask(save(ids, tmp_path / "m.png"))
+
+
+def test_a_grey_area_beside_a_white_one_is_no_soft_edge(tmp_path: Path) -> None:
+    """A disc of 128 around a cup of 255, as of the optic nerve's head."""
+    values = np.zeros((200, 200), np.uint8)
+    values[60:90, 60:90] = 128
+    values[65:85, 65:85] = 255
+    with pytest.raises(DataError, match="mask values 0, 128, 255;"):
+        read_mask(save(values, tmp_path / "m.png"))
+
+
+@pytest.mark.parametrize("radius", [2, 4, 15])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_small_lesions_with_soft_edges_are_masks(radius: int, suffix: str, tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:400, :400]
+    hard = Image.fromarray(((rows - 201) ** 2 + (columns - 203) ** 2 < (4 * radius) ** 2).astype(np.uint8) * 255)
+    soft = hard.resize((100, 100), Image.Resampling.BILINEAR)
+    found = read_mask(save(soft, tmp_path / f"m{suffix}"))
+    assert found.note == "soft edges, cut at 128"
+    assert abs(found.mask.sum() - np.pi * radius**2) < 0.15 * np.pi * radius**2 + 2
+
+
+def test_a_soft_mask_enlarged_twofold_without_smoothing_stays_one(tmp_path: Path) -> None:
+    half = Image.fromarray(disc()).resize((80, 60), Image.Resampling.BILINEAR)
+    read = read_mask(save(half.resize((160, 120), Image.Resampling.NEAREST), tmp_path / "m.png"))
+    assert read.note == "soft edges, cut at 128"
+
+
 def test_a_small_grey_lesion_is_no_soft_edge(tmp_path: Path) -> None:
     values = np.zeros((100, 100), np.uint8)
     values[40:45, 40:45] = 128  # a quarter of a percent
@@ -224,10 +270,71 @@ def test_nan_in_a_mask_is_an_error_and_no_background(tmp_path: Path) -> None:
         read_mask(save(values, tmp_path / "m.tif"))
 
 
-def test_sixteen_bit_mask_may_hold_0_and_1_but_no_greater_values(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read_mask(save((SQUARE // 255).astype(np.uint16), tmp_path / "m.png")).mask, SQUARE == 255)
-    with pytest.raises(DataError, match="mask values 0, 65535"):
-        read_mask(save(SQUARE.astype(np.uint16) * 257, tmp_path / "m.png"))
+@pytest.mark.parametrize("high", [1, 255, 65535])
+def test_sixteen_bit_mask_may_hold_0_and_1_or_0_and_white_of_8_or_16_bits(high: int, tmp_path: Path) -> None:
+    values = (SQUARE == 255) * np.uint16(high)
+    np.testing.assert_array_equal(read_mask(save(values, tmp_path / "m.png")).mask, SQUARE == 255)
+    (tmp_path / "rgb.png").write_bytes(png16(np.repeat(values[..., None], 3, axis=2)))
+    np.testing.assert_array_equal(read_mask(tmp_path / "rgb.png").mask, SQUARE == 255)
+    with pytest.raises(DataError, match="mask values 0, 200;"):
+        read_mask(save(values // np.uint16(high) * np.uint16(200), tmp_path / "n.png"))
+
+
+# masks in the alpha channel
+
+
+def with_alpha(colour: np.ndarray | int, alpha: np.ndarray) -> Image.Image:
+    """An RGBA mask of grey colours."""
+    grey = np.broadcast_to(np.asarray(colour, np.uint8), alpha.shape)
+    return Image.fromarray(np.dstack([grey, grey, grey, alpha.astype(np.uint8)]))
+
+
+def transparent_palette(colours: list[int], alphas: bytes, path: Path) -> Path:
+    image = Image.fromarray(SQUARE // 255).convert("P")
+    image.putpalette(colours)
+    return save(image, path, transparency=alphas)
+
+
+@pytest.mark.parametrize("colour", [0, 128, 255])
+def test_a_mask_drawn_in_the_alpha_channel_is_refused(colour: int, tmp_path: Path) -> None:
+    """Whether lesion is what was painted or what was erased, it does not say."""
+    words = r"its alpha channel varies but its colours do not; flatten it"
+    deep = np.dstack([np.full_like(SQUARE, colour, np.uint16), SQUARE * np.uint16(257)])
+    (tmp_path / "deep.png").write_bytes(png16(deep))
+    files = [
+        save(with_alpha(colour, SQUARE), tmp_path / "rgba.png"),
+        save(with_alpha(colour, SQUARE).convert("LA"), tmp_path / "la.png"),
+        save(with_alpha(colour, SQUARE), tmp_path / "rgba.tif"),
+        transparent_palette([colour] * 6, bytes([0, 255]), tmp_path / "palette.png"),
+        transparent_palette([colour, 0, 0] * 2, bytes([255, 0]), tmp_path / "coloured.png"),
+        tmp_path / "deep.png",
+    ]
+    for path in files:
+        with pytest.raises(DataError, match=rf"{path.stem}\{path.suffix}: {words}"):
+            read_mask(path)
+        if path.stem != "coloured":
+            with pytest.raises(DataError, match=rf"{path.stem}\{path.suffix}: {words}"):
+                lesion(decode(path.read_bytes(), path.name), path.name)
+
+
+def test_white_that_is_transparent_is_refused(tmp_path: Path) -> None:
+    hidden = np.full_like(SQUARE, 255)
+    hidden[5, 7] = 0
+    for image in (with_alpha(SQUARE, hidden), with_alpha(SQUARE, 255 - SQUARE)):
+        with pytest.raises(DataError, match=r"m\.png: its alpha channel hides pixels that are not black; flatten"):
+            read_mask(save(image, tmp_path / "m.png"))
+    with pytest.raises(DataError, match="hides pixels that are not black"):
+        read_mask(transparent_palette([0, 0, 0, 128, 0, 0], bytes([255, 0]), tmp_path / "p.png"))
+
+
+def test_alpha_that_agrees_with_the_colours_or_says_nothing_does_no_harm(tmp_path: Path) -> None:
+    whole = np.full_like(SQUARE, 255)
+    for image in (with_alpha(SQUARE, SQUARE), with_alpha(SQUARE, SQUARE // 2), with_alpha(SQUARE, whole), with_alpha(SQUARE, whole * 0)):
+        np.testing.assert_array_equal(read_mask(save(image, tmp_path / "m.png")).mask, SQUARE == 255)
+    for alphas in (bytes([0, 255]), bytes([255, 255])):
+        path = transparent_palette([0, 0, 0, 128, 0, 0], alphas, tmp_path / "p.png")
+        np.testing.assert_array_equal(read_mask(path).mask, SQUARE == 255)
+    assert not read_mask(save(with_alpha(0, whole), tmp_path / "e.png")).mask.any()
 
 
 def test_empty_and_full_masks_are_masks(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import tifffile
 import torch
 import yaml
-from fake_releases import rar
+from fake_releases import png16, rar
 from fuzz_mutation import CANARY
 from made import write_nifti
 from miniature import SETTINGS, TRUNK, settings
@@ -49,8 +50,14 @@ def picture(folder: Path, suffix: str) -> None:
         Image.fromarray(colours).save(folder / "deflated.tif", compression="tiff_adobe_deflate")
         Image.fromarray(colours[..., 0].astype(np.uint16) * 200).save(folder / "deep.tif", compression="tiff_lzw")
         Image.fromarray(colours).save(folder / "pages.tif", save_all=True, append_images=[Image.fromarray(colours[:20, :15])])
+        tifffile.imwrite(folder / "planes.tif", np.moveaxis(colours, 2, 0) * np.uint16(200), photometric="rgb", planarconfig="separate")
+        tifffile.imwrite(folder / "double.tif", colours[..., 0] / 7, compression="zlib", rowsperstrip=9)
+        tifffile.imwrite(folder / "signed.tif", colours[..., 0].astype(np.int64), tile=(16, 16), compression="zlib")
     if suffix == "png":
         png(folder, "deep.png", colours[..., 0].astype(np.uint16) * 200)
+        for channels, name in ((2, "grey_alpha"), (3, "colours"), (4, "colours_alpha")):
+            values = np.random.default_rng(1).integers(0, 4096, (40, 30, channels), dtype=np.uint16)
+            (folder / f"deep_{name}.png").write_bytes(png16(values))
         Image.fromarray(colours).quantize(16).save(folder / "palette.png")
         exif = Image.Exif()
         exif[0x0112] = 6

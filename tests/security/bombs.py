@@ -135,6 +135,31 @@ def tiff_header(folder: Path) -> Reading:
     return opening(read_image, folder / "a.tif")
 
 
+def tiff_of_doubles(folder: Path, side: int, content: bytes) -> Reading:
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 64), (259, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8 + 2 + 12 * 10 + 4)]
+    tags += [(277, 3, 1, 1), (278, 4, 1, side), (279, 4, 1, len(content)), (339, 3, 1, 3)]
+    (folder / "a.tif").write_bytes(tiff(tags, 0, content))
+    return opening(read_image, folder / "a.tif")
+
+
+@bomb
+def tiff_header_of_doubles(folder: Path) -> Reading:
+    return tiff_of_doubles(folder, 25_000, zlib.compress(bytes(2000)))
+
+
+@bomb
+def tiff_of_doubles_that_inflates(folder: Path) -> Reading:
+    return tiff_of_doubles(folder, 8, zlib.compress(bytes(500_000_000)))
+
+
+@bomb
+def tiff_of_doubles_in_a_circle(folder: Path) -> Reading:
+    tiff_of_doubles(folder, 8, zlib.compress(bytes(8 * 8 * 8)))
+    content = (folder / "a.tif").read_bytes()
+    (folder / "a.tif").write_bytes(content[:130] + (8).to_bytes(4, "little") + content[134:])
+    return opening(read_image, folder / "a.tif")
+
+
 @bomb
 def tiff_pages_in_a_circle(folder: Path) -> Reading:
     tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (279, 4, 1, 64)]

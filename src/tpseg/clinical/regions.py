@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,11 +10,13 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image
-from tifffile import TiffFile, TiffPage
+from tifffile import TiffPage
 
 from tpseg.clinical.reading.guarding import reading
-from tpseg.clinical.reading.windows import Window, repeat_grey
-from tpseg.data.formats import open_image, refuse_stack, to_rgb
+from tpseg.clinical.reading.windows import Window
+from tpseg.data.formats import is_wide, open_image, to_rgb
+from tpseg.data.samples import Picture, Samples, samples_of
+from tpseg.data.tiff import ASSOCIATED, DEFLATED, PLAIN, Segments, first_page
 from tpseg.errors import DataError
 
 CACHE = 2**28
@@ -24,9 +24,7 @@ CACHE = 2**28
 SEGMENT = 2**26
 """Bytes of a TIFF's segment (strip or tile) up to which it is decoded alone; a file of larger ones is decoded whole."""
 BAND = 512
-"""Rows that are looked at together to find the range of 16-bit grey values."""
-PLAIN, DEFLATED = (1,), (8, 32946)
-"""Compression as TIFF counts it; what is packed otherwise (LZW, JPEG) is decoded whole by Pillow."""
+"""Rows that are looked at together to find the range of values of more than 8 bits."""
 
 
 class Regions(Protocol):
@@ -73,64 +71,61 @@ class FrameRegions:
 
 
 class PictureRegions:
-    """Parts of a picture that Pillow decodes whole: 4 bytes a pixel in memory for colour, 1 to 4 for grey."""
+    """Parts of a picture that is decoded whole: in memory 4 bytes a pixel of 8-bit colour, else what the file's numbers take."""
 
     def __init__(self, path: Path) -> None:
         self.image = open_image(path)
         self.size = self.image.height, self.image.width
-        deep = self.image.mode.startswith(("I", "F"))
-        self.range = whole_range(path, self.size, lambda *part: np.asarray(self._crop(*part))) if deep else None
+        wide = is_wide(self.image)
+        self.range = whole_range(path, self.size, lambda *part: samples_of(self._crop(*part)).values) if wide else None
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         part = self._crop(top, left, height, width)
-        return to_rgb(part) if self.range is None else repeat_grey(self.range.grey(np.asarray(part)))
+        return to_rgb(part) if self.range is None else self.range.rgb(samples_of(part).values)
 
-    def _crop(self, top: int, left: int, height: int, width: int) -> Image.Image:
+    def _crop(self, top: int, left: int, height: int, width: int) -> Picture:
+        if isinstance(self.image, Samples):
+            return self.image.part(top, left, height, width)
         return self.image.crop((left, top, left + width, top + height))
 
 
 class TiffRegions:
-    """Parts of a TIFF, of which only the segments that a part touches are decoded: 8-bit grey, RGB or RGBA, or 16-bit grey."""
+    """Parts of a TIFF, of which only the segments that a part touches are decoded: 8-bit grey, RGB or RGBA, or 16-bit grey or RGB."""
 
     def __init__(self, path: Path, page: TiffPage, byteorder: str) -> None:
         self.path = path
-        self.size = page.imagelength, page.imagewidth
-        self.tiled = page.is_tiled
-        self.segment = (page.tilelength, page.tilewidth) if self.tiled else (min(page.rowsperstrip, self.size[0]), self.size[1])
-        self.samples = page.samplesperpixel
-        self.type = np.dtype(page.dtype).newbyteorder("<" if byteorder == "<" else ">")
-        self.deflated = page.compression in DEFLATED
-        self.differences = self.deflated and page.predictor == 2
+        self.segments = Segments(page, byteorder)
+        self.size = self.segments.size
         self.whole = page.is_memmappable
-        self.offsets, self.lengths = page.dataoffsets, page.databytecounts
         self._decoded: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = Lock()
-        self.range = whole_range(path, self.size, lambda *part: self._values(*part)[..., 0]) if self.type.itemsize > 1 else None
+        self.range = whole_range(path, self.size, self._values) if self.segments.type.itemsize > 1 else None
 
     @classmethod
     def can_read(cls, page: TiffPage) -> bool:
-        """Whether the page is of a kind that this class decodes; Pillow decodes many more, whole."""
+        """Whether the page is of a kind that this class decodes; many more are decoded whole."""
         kind = (page.dtype, page.samplesperpixel, int(page.photometric))
-        plain = kind in [(np.uint8, 1, 1), (np.uint8, 3, 2), (np.uint8, 4, 2), (np.uint16, 1, 1)]
-        predictor = page.compression == 1 or page.predictor in (1, 2)
-        upright = page.tags.valueof("Orientation", 1) == 1 and page.tags.valueof("FillOrder", 1) == 1
-        return plain and upright and predictor and page.planarconfig == 1 and page.compression in PLAIN + DEFLATED
+        plain = kind in [(np.uint8, 1, 1), (np.uint8, 3, 2), (np.uint8, 4, 2), (np.uint16, 1, 1), (np.uint16, 3, 2)]
+        upright = page.tags.valueof("Orientation", 1) == 1
+        dull = ASSOCIATED not in page.extrasamples  # else its colours are to be divided by alpha
+        return plain and upright and dull and page.planarconfig == 1 and page.compression in PLAIN + DEFLATED and Segments.can_decode(page)
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         values = self._values(top, left, height, width)
         if self.range is not None:
-            return repeat_grey(self.range.grey(values[..., 0]))
+            return self.range.rgb(values)
         return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values[..., :3]
 
     def _values(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """As stored, (height, width, samples)."""
         if self.whole:
             with reading(self.path, "TIFF"):  # mapped anew each time, so that the system forgets what was read
-                mapped = np.memmap(self.path, self.type, "r", self.offsets[0], (*self.size, self.samples))
+                shape = (*self.size, self.segments.samples)
+                mapped = np.memmap(self.path, self.segments.type, "r", self.segments.offsets[0], shape)
                 return np.array(mapped[top : top + height, left : left + width])
-        part = np.empty((height, width, self.samples), self.type)
-        rows, columns = self.segment
-        across = -(-self.size[1] // columns)
+        part = np.empty((height, width, self.segments.samples), self.segments.type)
+        rows, columns = self.segments.shape
+        across = self.segments.grid[1]
         for row in range(top // rows, -(-(top + height) // rows)):
             for column in range(left // columns, -(-(left + width) // columns)):
                 segment = self._segment(row * across + column)
@@ -145,31 +140,13 @@ class TiffRegions:
             if index in self._decoded:
                 self._decoded.move_to_end(index)
                 return self._decoded[index]
-            with reading(self.path, "TIFF"):
-                segment = self._decode(index)
+            with reading(self.path, "TIFF"), self.path.open("rb") as file:
+                segment = self.segments.decode(index, file, str(self.path))
             self._decoded[index] = segment
             kept = max(1, CACHE // segment.nbytes)
             while len(self._decoded) > kept:
                 self._decoded.popitem(last=False)
             return segment
-
-    def _decode(self, index: int) -> np.ndarray:
-        rows, columns = self.segment
-        if not self.tiled:
-            rows = min(rows, self.size[0] - index * rows)  # the last strip is shorter
-        shape = (rows, columns, self.samples)
-        count = rows * columns * self.samples * self.type.itemsize
-        if self.lengths[index] == 0:
-            return np.zeros(shape, self.type)  # left out by who wrote it, for there is nothing in it
-        with self.path.open("rb") as file:
-            file.seek(self.offsets[index])
-            content = file.read(min(self.lengths[index], 2 * count + 4096))
-        if self.deflated:
-            content = zlib.decompressobj().decompress(content, count)
-        if len(content) < count:
-            raise DataError(f"{self.path}: strip or tile {index} has {len(content)} of {count} bytes; is the file complete?")
-        segment = np.frombuffer(content, self.type, rows * columns * self.samples).reshape(shape)
-        return np.cumsum(segment, axis=1, dtype=self.type) if self.differences else segment
 
 
 def open_regions(path: Path) -> Regions:
@@ -182,18 +159,15 @@ def open_regions(path: Path) -> Regions:
 
 
 def _open_tiff(path: Path) -> TiffRegions | None:
-    """A TIFF that can be read in parts, else None: then Pillow finds the words if it is damaged."""
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it warns of is refused, or left to Pillow
+    """A TIFF that can be read in parts, else None: then decoding it whole finds the words if it is damaged."""
     try:
-        with Image.open(path) as image:
-            refuse_stack(image, path)
-        with TiffFile(path) as file:
-            page = file.pages.first
-            if not (isinstance(page, TiffPage) and TiffRegions.can_read(page)):
+        with path.open("rb") as file:
+            page, byteorder, pages = first_page(file, str(path))
+            if pages > 1 or not TiffRegions.can_read(page):
                 return None
             if not page.is_memmappable and page.nbytes * np.prod(page.chunks) / page.size > SEGMENT:
                 return None
-            return TiffRegions(path, page, file.byteorder)
+            return TiffRegions(path, page, byteorder)
     except DataError:
         raise
     except Exception:  # the readers raise whatever a damaged header leads them to
@@ -201,7 +175,7 @@ def _open_tiff(path: Path) -> TiffRegions | None:
 
 
 def whole_range(path: Path, size: tuple[int, int], read: Callable[[int, int, int, int], np.ndarray]) -> Window:
-    """From the lowest to the highest grey value of a picture, read in bands; raises DataError for NaN or infinity."""
+    """From the lowest to the highest value of a picture, read in bands; raises DataError for NaN or infinity."""
 
     def extremes() -> Iterator[tuple[float, float]]:
         for top in range(0, size[0], BAND):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tpseg.data.formats import open_image, read_image, read_mask, to_rgb
 from tpseg.data.manifest import Case
+from tpseg.data.samples import Picture, Samples
 from tpseg.data.transforms import IMAGE_FILTER, resize_mask
 from tpseg.errors import DataError
 
@@ -30,13 +31,13 @@ def read_square(case: Case, size: int) -> tuple[np.ndarray, np.ndarray]:
     return _square(image, size, case.image), resize_mask(mask, size)
 
 
-def _square(image: Image.Image, size: int, path: Path) -> np.ndarray:
+def _square(image: Picture, size: int, path: Path) -> np.ndarray:
     """A decoded image as RGB (3, S, S) uint8, resized before it becomes an array: a quarter of the copies for a large one.
 
     Grey is resized once, not three times. Other modes are brought to RGB first, for neither a palette's indices nor colours
     under alpha may be mixed.
     """
-    if image.mode not in ("L", "RGB"):
+    if isinstance(image, Samples) or image.mode not in ("L", "RGB"):
         image = Image.fromarray(to_rgb(image, str(path)))
     if image.size != (size, size):
         image = image.resize((size, size), IMAGE_FILTER)

@@ -89,9 +89,9 @@ def test_several_masks_are_united_and_class_ids_are_lesion_but_for_0(tmp_path: P
     put("a.png", encode(grey_mask(left)))
     put("b.png", encode(rgb_mask(right)))
     put("ids.png", encode(LESION.astype(np.uint8) * 4))
-    put("colours.png", encode(rgb(IMAGE)))
+    put("colours.png", encode(np.dstack([IMAGE, IMAGE, IMAGE // 2])))
     with Release(tmp_path) as release:
         assert (mask(release, PurePosixPath("a.png"), PurePosixPath("b.png"))() == LESION).all()
         assert (labels(release, PurePosixPath("ids.png"))() == LESION).all()
-        with pytest.raises(DataError, match=r"colours\.png: a picture of mode RGB; expected one channel of class ids"):
+        with pytest.raises(DataError, match=r"colours\.png: a coloured label map; expected one channel of ids"):
             labels(release, PurePosixPath("colours.png"))()

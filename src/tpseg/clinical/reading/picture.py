@@ -6,14 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
 
 from tpseg.clinical.reading.guarding import reading
 from tpseg.clinical.reading.scan import Scan
-from tpseg.data.formats import read_image
-
-TURNED = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
+from tpseg.data.formats import read_image, size_of
 
 
 class PictureScan(Scan):
@@ -27,12 +23,8 @@ class PictureScan(Scan):
 
     @cached_property
     def size(self) -> tuple[int, int]:  # type: ignore[override]  # read when asked for: few do, and a folder may hold a million
-        with reading(self.path, self.path.suffix), Image.open(self.path) as image:
-            width, height = image.size
-            # of a PNG without one, Pillow looks for a tag behind the pixels, and decodes them all for that
-            tagged = image.format != "PNG" or "exif" in image.info
-            turned = tagged and image.getexif().get(ExifTags.Base.Orientation) in TURNED
-        return (width, height) if turned else (height, width)
+        with reading(self.path, self.path.suffix), self.path.open("rb") as file:
+            return size_of(file)
 
     def frame(self, index: int) -> np.ndarray:
         return read_image(self.path)

@@ -32,13 +32,18 @@ class Window:
         return cls(low + (high - low) / 2, high - low, "LINEAR_EXACT")
 
     def grey(self, values: np.ndarray) -> np.ndarray:
-        """Values of any number type, (H, W), to (H, W) uint8."""
+        """Values of any number type, (H, W, ...), to uint8 of the same shape."""
         result = np.empty(values.shape, np.uint8)
         rows = max(1, STRIP // max(1, values.shape[1]))
         for top in range(0, len(values), rows):
             share = self.share(values[top : top + rows].astype(np.float64))
             result[top : top + rows] = np.round(share * 255)
         return result
+
+    def rgb(self, values: np.ndarray) -> np.ndarray:
+        """Grey values (H, W) or (H, W, 1), or colours (H, W, 3), to (H, W, 3) uint8."""
+        shown = self.grey(values)
+        return shown if shown.shape[2:] == (3,) else repeat_grey(shown.reshape(shown.shape[:2]))
 
     def share(self, values: np.ndarray) -> np.ndarray:
         """Values, float64, as shares of white in [0, 1]."""

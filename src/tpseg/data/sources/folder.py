@@ -13,7 +13,7 @@ import numpy as np
 from tpseg.clinical.reading.opening import ITK_SUFFIXES, NIFTI_SUFFIXES, is_dicom, open_scan
 from tpseg.data.formats import IMAGE_SUFFIXES, to_mask
 from tpseg.data.sources.layout import among, case_names, inside, label_ids, split_of, stem_of
-from tpseg.data.sources.pictures import decode, picture
+from tpseg.data.sources.pictures import decode, ids_of, picture
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
 from tpseg.data.sources.tree import NO_PARTNER
@@ -168,10 +168,8 @@ def _read_masks(release: Release, files: Sequence[PurePosixPath], ids: Sequence[
         image = decode(release.read(file), str(file))
         if ids is None:
             masks.append(to_mask(image, Path(file)).mask)
-        elif (values := np.asarray(image)).ndim == 2:
-            masks.append(among(values, ids, str(file)))
         else:
-            raise DataError(f"{file}: a picture of mode {image.mode}; expected one channel of label ids")
+            masks.append(among(ids_of(image, str(file)), ids, str(file)))
         if masks[-1].shape != masks[0].shape:
             raise DataError(
                 f"{file}: {masks[-1].shape[1]}x{masks[-1].shape[0]} pixels, unlike {files[0]}; masks of one image have one size"

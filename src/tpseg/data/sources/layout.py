@@ -12,8 +12,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from tpseg.data.formats import size_of
 from tpseg.data.left_out import refuse_losses
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair, Source
@@ -28,9 +28,6 @@ SPLIT_FOLDERS = {
 """What the folders of a split are called, but for capitals, digits and signs: `train2017`, `test_set`."""
 MAX_JSON = 1 << 30
 """Bytes of a JSON file; COCO's own largest has 470 MB. Its content takes several times as much memory."""
-
-ORIENTATION = 0x0112
-"""EXIF's tag; from 5 on its values swap height and width."""
 
 
 class Layout(Source):
@@ -201,9 +198,7 @@ def read_json(release: Release, file: PurePosixPath) -> Any:
 def picture_size(release: Release, file: PurePosixPath) -> tuple[int, int]:
     """Height and width of a picture, upright by its EXIF tag, from its header alone; raises DataError that names it."""
     try:
-        with Image.open(io.BytesIO(release.read(file))) as image:
-            turned = image.getexif().get(ORIENTATION, 1) >= 5
-            return (image.width, image.height) if turned else (image.height, image.width)
+        return size_of(io.BytesIO(release.read(file)))
     except DataError:
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error... for damaged files

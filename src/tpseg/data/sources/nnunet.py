@@ -13,7 +13,7 @@ import numpy as np
 from tpseg.clinical.reading.opening import ITK_SUFFIXES, NIFTI_SUFFIXES
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.data.sources.layout import among, choose_labels, label_ids, read_json, short, stem_of
-from tpseg.data.sources.pictures import decode, picture
+from tpseg.data.sources.pictures import decode, ids_of, picture
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
 from tpseg.data.sources.volumes import LabelIds, VolumeLayout, Volumes
@@ -157,11 +157,7 @@ def _listed_cases(description: Any) -> list[str]:
 
 def _label_picture(release: Release, file: PurePosixPath, ids: LabelIds) -> np.ndarray:
     """A picture of label ids as a mask, (H, W) bool."""
-    values = np.asarray(decode(release.read(file), str(file)))
-    if values.ndim == 3:
-        if (values != values[..., :1]).any():
-            raise DataError(f"{file}: a coloured label map; expected one channel of ids")
-        values = values[..., 0]
+    values = ids_of(decode(release.read(file), str(file)), str(file))
     if ids.ignored is not None and among(values, [ids.ignored], str(file)).any():
         raise DataError(f"{file}: holds pixels that are not labelled (id {ids.ignored})")
     return ids.lesion(values, str(file))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps
 
-from tpseg.data.formats import BRIGHT, refuse_lie, refuse_stack, to_mask, to_rgb
+from tpseg.data.formats import BRIGHT, decode, refuse_drawn_in_alpha, to_mask, to_rgb
+from tpseg.data.samples import Picture, Samples, samples_of
 from tpseg.data.sources.release import Release
 from tpseg.errors import DataError
 
@@ -20,20 +19,6 @@ SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg"}
 def suffix_of(content: bytes) -> str:
     """'.png' or '.jpg' by what a file holds, whatever it is called; '' for anything else."""
     return next((suffix for signature, suffix in SIGNATURES.items() if content.startswith(signature)), "")
-
-
-def decode(content: bytes, name: str) -> Image.Image:
-    """A picture from a file's bytes, upright; raises DataError that names it."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            refuse_lie(image, name, len(content))
-            refuse_stack(image, Path(name))
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error... for damaged files
-        raise DataError(f"{name}: cannot be decoded ({' '.join(str(error).split())})") from error
 
 
 def picture(release: Release, name: PurePosixPath) -> Callable[[], np.ndarray | bytes]:
@@ -59,15 +44,17 @@ def mask(release: Release, *names: PurePosixPath) -> Callable[[], np.ndarray]:
     return read
 
 
-def lesion(image: Image.Image, name: str) -> np.ndarray:
-    """A public set's mask, known to be binary, as (H, W) bool: 1 bit, grey, RGB or palette; 0 and 1, or cut at 128 of 255.
+def lesion(image: Picture, name: str) -> np.ndarray:
+    """A public set's mask, known to be binary, as (H, W) bool: 1 bit, grey, RGB or palette; 0 and 1, or cut at half of white.
 
     Softer than formats.to_mask, which does not know what it reads: here any share of soft edges is cut. Raises DataError for a
-    coloured mask and for class ids.
+    coloured mask, for class ids and for a mask drawn in the alpha channel.
     """
-    if image.mode in ("1", "P"):
+    samples = samples_of(image)
+    if samples.palette is not None or samples.values.dtype == bool:
         return to_mask(image, Path(name)).mask
-    values = np.asarray(image) if image.mode == "L" or image.mode.startswith(("I", "F")) else to_rgb(image, name)
+    refuse_drawn_in_alpha(samples, name)
+    values = samples.values
     if values.ndim == 3:
         if (values.max(axis=2) != values.min(axis=2)).any():
             raise DataError(f"{name}: a coloured mask; expected black and white")
@@ -75,6 +62,8 @@ def lesion(image: Image.Image, name: str) -> np.ndarray:
     high = values.max()
     if high <= 1:
         return values == 1
+    if values.dtype == np.uint16 and high >= BRIGHT << 8:
+        return values >= 128 << 8
     if not BRIGHT <= high <= 255:
         raise DataError(f"{name}: mask values up to {high}; expected 0 and 255, or 0 and 1")
     return values >= 128
@@ -82,14 +71,19 @@ def lesion(image: Image.Image, name: str) -> np.ndarray:
 
 def labels(release: Release, name: PurePosixPath) -> Callable[[], np.ndarray]:
     """A file of class ids, (H, W): every id but 0 is lesion; for Pair.mask."""
+    return lambda: ids_of(decode(release.read(name), str(name)), str(name)) != 0
 
-    def read() -> np.ndarray:
-        image = decode(release.read(name), str(name))
-        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-            raise DataError(f"{name}: a picture of mode {image.mode}; expected one channel of class ids")
-        return np.asarray(image) != 0
 
-    return read
+def ids_of(image: Picture, name: str) -> np.ndarray:
+    """A decoded picture as label ids, (H, W): its grey values, or its palette's indices; raises DataError for any other kind."""
+    samples = samples_of(image)
+    ids = samples.values
+    if ids.ndim == 3:
+        if (ids != ids[..., :1]).any():
+            raise DataError(f"{name}: a coloured label map; expected one channel of ids")
+        ids = ids[..., 0]
+    refuse_drawn_in_alpha(Samples(ids, samples.alpha), name)
+    return ids
 
 
 def _size(mask: np.ndarray) -> str:
