@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
 from rich.console import Console
 
@@ -238,6 +240,63 @@ def test_float_maps_are_taken_as_they_are(tmp_path):
     assert one_map(tmp_path, grey([0.25, 0.5], np.float32), "a.tif")[0] == pytest.approx([0.25, 0.5])
     with pytest.raises(DataError, match=r"a\.tif: values from -3\.0 to 2\.0; expected 0 to 1"):
         one_map(tmp_path, grey([-3, 2], np.float32), "a.tif")
+
+
+def several_maps(tmp_path, *images):
+    """What read_predictions makes of a task's files together."""
+    cases = []
+    for number, image in enumerate(images):
+        name = f"{number}.{'tif' if isinstance(image, np.ndarray) else 'png'}"
+        if isinstance(image, np.ndarray):
+            tifffile.imwrite(tmp_path / name, image)
+        else:
+            image.save(tmp_path / name)
+        Image.new("L", (2, 1)).save(tmp_path / "mask.bmp")
+        cases.append(Case("wa", tmp_path / name, tmp_path / "mask.bmp", "test", "", f"{number}.jpg"))
+    return [found[0].tolist() for found in read_predictions(tmp_path, cases)]
+
+
+@pytest.mark.parametrize(
+    ("images", "shown"),
+    [
+        ([grey([0, 2])], "0.png: values 0, 2; "),
+        ([grey([0, 1]), grey([0, 2])], "1.png: values 0, 2; "),
+        ([grey([0, 1]), grey([1, 2]), grey([0, 255])], "1.png: values 1, 2; "),  # 255 is the usual 'ignore' value
+        ([grey([0, 1]), grey([0, 31])], "1.png: values 0, 31; "),
+        ([grey([51, 254], np.uint16)], "0.png: values 51, 254; "),  # 8-bit values in 16 bits
+        ([grey([0, 2], np.uint16), grey([0, 1], np.uint16)], "0.png: values 0, 2; "),
+        ([grey([0, 2]).convert("RGB")], "0.png: values 0, 2; "),
+        ([np.array([[0, 2]], np.int32)], "0.tif: values 0, 2 of type int32; "),
+        ([np.array([[0, 7]], np.int8)], "0.tif: values 0, 7 of type int8; "),
+        ([np.array([[0, 2]], np.float64)], "0.tif: values from 0.0 to 2.0; expected 0 to 1"),
+    ],
+)
+def test_class_ids_and_values_on_another_scale_are_no_probabilities(tmp_path, images, shown):
+    with pytest.raises(DataError, match=re.escape(shown)) as caught:
+        several_maps(tmp_path, *images)
+    assert "Convert class ids" in str(caught.value) or "expected 0 to 1" in str(caught.value)
+
+
+def test_what_0_and_1_mean_is_told_by_the_task_s_other_files(tmp_path):
+    """Of a map of probabilities, too, nothing may exceed 1/255: of an image without lesion."""
+    assert several_maps(tmp_path, grey([0, 1]), grey([0, 255]), grey([0, 1], np.uint16)) == [[0, 1]] * 3
+    first, second = several_maps(tmp_path, grey([0, 1]), grey([12, 204]))
+    assert first == pytest.approx([0, 1 / 255])
+    assert second == pytest.approx([12 / 255, 0.8])
+
+
+@pytest.mark.parametrize("values", [[0, 1], [0, 255], [0, 65535]])
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64, np.float64])
+def test_a_mask_is_one_in_any_number_type(tmp_path, values, kind):
+    assert several_maps(tmp_path, np.array([values], kind)) == [[0, 1]]
+
+
+def test_a_prediction_drawn_in_the_alpha_channel_is_refused(tmp_path):
+    for number, (black, alpha) in enumerate([([0, 0], [0, 255]), ([255, 255], [0, 255]), ([0, 200], [255, 0])]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with pytest.raises(DataError, match=r"0\.png: its alpha channel (varies|hides).*flatten it"):
+            several_maps(folder, Image.merge("LA", [grey(black), grey(alpha)]))
 
 
 def test_a_palette_of_two_is_a_mask_and_colours_are_not(tmp_path):

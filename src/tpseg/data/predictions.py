@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterator, Sequence
 from functools import cache
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image
 
-from tpseg.data.formats import IMAGE_SUFFIXES, open_image
+from tpseg.data.formats import DARK, IMAGE_SUFFIXES, open_image, refuse_drawn_in_alpha
 from tpseg.data.manifest import Case
-from tpseg.errors import DataError
+from tpseg.data.samples import samples_of
+from tpseg.errors import DataError, few
 
 SHOWN = 5
 """Files that an error names before it only counts them."""
+WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+"""What stands for certainty in a probability map of whole numbers."""
 
 
 def read_predictions(folder: Path, cases: Sequence[Case]) -> Iterator[np.ndarray]:
@@ -23,9 +25,12 @@ def read_predictions(folder: Path, cases: Sequence[Case]) -> Iterator[np.ndarray
 
     A case's file is `folder/<task>/<stem>.<suffix>`, with only one task among the cases also `folder/<stem>.<suffix>`; the
     image's relative path may stand in for its stem, and must where two images of a task share a stem. Raises DataError for
-    missing files (all of them counted before the first is read), several candidates, a file of another size or no map.
+    missing files (all of them counted before the first is read), several candidates, a file of another size or no map. All files
+    are looked through first, for what their numbers mean is told by a task's files together.
     """
-    return (_read_map(path, case) for path, case in zip(_locate(folder, cases), cases, strict=True))
+    files = _locate(folder, cases)
+    maps = _tell_maps(files, cases)
+    return (_read_map(path, case, maps) for path, case in zip(files, cases, strict=True))
 
 
 def _locate(folder: Path, cases: Sequence[Case]) -> list[Path]:
@@ -73,35 +78,81 @@ def _files_by_stem(directory: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _read_map(path: Path, case: Case) -> np.ndarray:
-    """A prediction as probabilities, (H, W) float32; raises DataError for a size other than the mask's."""
-    image = open_image(path)
-    width, height = open_image(case.mask).size
-    if image.size != (width, height):
-        raise DataError(f"{path}: {image.width} x {image.height} pixels (width x height); expected {width} x {height} as {case.mask} has")
-    return _probabilities(image, path)
+def _tell_maps(files: Sequence[Path], cases: Sequence[Case]) -> set[tuple[str, np.dtype]]:
+    """Tasks and number types, of whole numbers, of which some file is no mask: all files of these are probability maps.
 
-
-def _probabilities(image: Image.Image, path: Path) -> np.ndarray:
-    """Grey values to probabilities, (H, W) float32.
-
-    Only {0, 1} or only {0, 255} is a mask; other 8-bit values are divided by 255, 16-bit ones by 65535, floats are taken as
-    they are. Colours raise DataError, unless they are the two entries of a palette, which is a mask.
+    One file does not tell: {0, 1} is a mask, or a map that never exceeds 1/255, or one of the maps of three classes. Raises
+    DataError where the files of a task tell together that they are no probabilities either.
     """
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image)
-        white = 1 if image.mode == "F" else 65535
-    else:
-        rgb = np.asarray(image.convert("L" if image.mode == "LA" else "RGB").convert("RGB"))
-        values, white = rgb[..., 0], 255
-        if (rgb != values[..., None]).any():
-            indices = np.asarray(image) if image.mode == "P" else None
-            if indices is None or indices.max() > 1:
+    held: dict[tuple[str, np.dtype], set[int]] = defaultdict(set)
+    maps: dict[tuple[str, np.dtype], tuple[Path, list[int]]] = {}
+    for path, case in zip(files, cases, strict=True):
+        values = _grey_values(path)
+        if values.dtype not in WHITE:
+            continue
+        found = np.flatnonzero(np.bincount(values.ravel())).tolist()
+        key = case.task, values.dtype
+        held[key] |= set(found)
+        if not _is_mask(found):
+            maps.setdefault(key, (path, found))
+    for (task, kind), (path, found) in maps.items():
+        low, white = DARK * WHITE[kind] // 255, WHITE[kind]
+        if not any(low <= value < white for value in held[task, kind]):
+            shown = few([str(value) for value in found])
+            raise DataError(
+                f"{path}: values {shown}; expected a mask of 0 and 1, or 0 and {white}, or a probability map in which {white} is 1, "
+                f"but no prediction of task '{task}' has a value from {low} to {white - 1}. Convert class ids to one mask per task; "
+                "save probabilities as 8 bits in which 255 is 1, or as floats in a TIFF"
+            )
+    return set(maps)
+
+
+def _is_mask(found: Sequence[float]) -> bool:
+    """Whether distinct values are those of a mask, whatever its number type."""
+    return any(set(found) <= {0, high} for high in (1, 255, 65535))
+
+
+def _read_map(path: Path, case: Case, maps: Container[tuple[str, np.dtype]]) -> np.ndarray:
+    """A prediction as probabilities, (H, W) float32; raises DataError for a size other than the mask's.
+
+    maps: as `_tell_maps` tells. Whole numbers of 8 bits are divided by 255 then, those of 16 by 65535. Floats are taken as they
+    are, and all others are masks.
+    """
+    values = _grey_values(path)
+    height, width = values.shape
+    expected = open_image(case.mask).size
+    if (width, height) != expected:
+        raise DataError(f"{path}: {width} x {height} pixels (width x height); expected {expected[0]} x {expected[1]} as {case.mask} has")
+    if (case.task, values.dtype) in maps:
+        return (values / WHITE[values.dtype]).astype(np.float32)
+    if values.dtype.kind != "f" or values.max() > 1:
+        found = np.unique(values).tolist()
+        if _is_mask(found):
+            return (values > 0).astype(np.float32)
+        if values.dtype.kind != "f":
+            raise DataError(
+                f"{path}: values {few([str(value) for value in found])} of type {values.dtype}; expected a mask of 0 and 1, or a "
+                "probability map of 8 or 16 bits or of floats. Convert class ids to one mask per task"
+            )
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise DataError(f"{path}: values from {values.min()} to {values.max()}; expected 0 to 1")
+    return values.astype(np.float32)
+
+
+def _grey_values(path: Path) -> np.ndarray:
+    """A file's grey values as it has them, (H, W); a palette's as they look, if they do not stand for a mask of two colours.
+
+    Raises DataError for colours, and for a prediction drawn in the alpha channel.
+    """
+    samples = samples_of(open_image(path))
+    refuse_drawn_in_alpha(samples, str(path))
+    values = samples.values
+    if samples.palette is not None:
+        values = samples.palette[values][..., :3]
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            if samples.palette is None or samples.values.max() > 1:
                 raise DataError(f"{path}: a coloured image; expected a mask or a grey probability map")
-            values = indices
-    if not (values.min() >= 0 and values.max() <= white):
-        raise DataError(f"{path}: values from {values.min()} to {values.max()}; expected 0 to {white}")
-    found = set(np.unique(values).tolist())
-    if found <= {0, 1} or found <= {0, 255}:
-        return (values > 0).astype(np.float32)
-    return (values / white).astype(np.float32)
+            values = samples.values[..., None]
+        values = values[..., 0]
+    return values
