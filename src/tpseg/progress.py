@@ -73,7 +73,7 @@ class FittingProgress(Progress):
         for column in chosen:
             if isinstance(column, BarColumn):
                 column.bar_width = min(BAR[1], BAR[0] + max(0, room))
-        return [column for column in self.columns if column in chosen]  # type: ignore[misc]  # none of ours is text
+        return [column for column in self.columns if column in chosen]
 
     def _width(self, column: ProgressColumn, task: Task) -> int:
         return Measurement.get(console, console.options, column(task)).maximum

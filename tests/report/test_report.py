@@ -6,7 +6,9 @@ import base64
 import io
 import json
 import re
+import shlex
 import shutil
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -27,7 +29,7 @@ from tpseg.models.checkpoint import save_model
 from tpseg.models.tpseg import TPSeg
 from tpseg.prediction import Segmenter
 from tpseg.report import write_report
-from tpseg.report.figures import draw_task_dice, render
+from tpseg.report.figures import draw_task_dice, in_lines, legend_height, render
 from tpseg.report.pictures import fit, fit_mask, pick_cases, similarity_colours
 from tpseg.report.prototypes import correlation_sentence, foreground_cosines, separation
 from tpseg.report.tables import setting_tables, with_interval
@@ -358,3 +360,58 @@ def test_an_unfinished_run_says_so_on_top(tmp_path: Path) -> None:
     assert banner(3, patience=1) == ""  # the best of 0.1, 0.4, 0.3 was the second
     (run / "logs" / "metrics.csv").unlink()
     assert "no epoch has ended yet" in write_report(run).read_text(encoding="utf-8")
+
+
+# What a phone and long names need
+
+
+def test_all_protocols_but_the_first_are_folded_so_that_pictures_come_soon(made: Path) -> None:
+    page = (made / "full" / "report.html").read_text(encoding="utf-8")
+    folded = re.search(r"<details><summary>Under ([\w, ]+)</summary>(.*?)</details>", page, re.DOTALL)
+    assert folded
+    assert folded[1] == "tpseg, spider, pranet, nnunet"
+    assert folded[2].count("<table") == 4
+    scores = page[page.index('id="scores"') : folded.start()]
+    assert scores.count("<table") == 1
+
+
+def test_on_a_narrow_screen_names_wrap_and_stay_while_numbers_move(made: Path) -> None:
+    page = (made / "full" / "report.html").read_text(encoding="utf-8")
+    narrow = page[page.index("@media (max-width: 600px)") : page.index("</style>")]
+    assert re.search(r"td:not\(\.number\)[^{]*\{[^}]*white-space: normal;[^}]*max-width: 30vw", narrow)
+    assert re.search(r"td:first-child[^{]*\{[^}]*position: sticky", narrow)
+
+
+def test_long_names_stand_in_several_lines_and_none_is_cut() -> None:
+    title = "Wet age-related macular degeneration, subretinal fluid"
+    assert "…" not in in_lines(title)
+    assert " ".join(in_lines(title).split("\n")) == title
+    assert max(map(len, in_lines(title).split("\n"))) <= 22
+    assert in_lines("a_name_without_any_space_in_it_at_all").replace("\n", "") == "a_name_without_any_space_in_it_at_all"
+    assert in_lines("x " * 500).endswith("…")  # four lines at most
+    assert legend_height([title] * 4) > legend_height(["short"] * 4)
+    history = pd.DataFrame({"epoch": [1, 2], "val/dice/oct": [0.1, 0.4]})
+    svg = base64.b64decode(render(draw_task_dice, history, {"oct": title}, None).split(",")[1]).decode()
+    assert all(line in svg for line in in_lines(title).split("\n"))
+
+
+def test_what_calibration_drew_is_on_the_page_with_its_verdict(run: Path) -> None:
+    assert f"has not been calibrated. Do so with: tpseg calibrate {shlex.quote(str(run))} --data" in unescape(
+        write_report(run).read_text(encoding="utf-8")
+    )
+    (run / "trust").mkdir()
+    for split, names in (("val", ("review", "reliability")), ("test", ("review",))):
+        (run / "trust" / f"verdict_{split}.txt").write_text(f"Verdict of {split}.\nAnd <more>.\n")
+        for name in names:
+            (run / "trust" / f"{name}_{split}.svg").write_text(f"<svg>{name} {split}</svg>")
+            (run / "trust" / f"{name}_{split}.txt").write_text(f"Caption of {name}, {split}.")
+    page = write_report(run).read_text(encoding="utf-8")
+    part = page[page.index('id="calibration"') : page.index('id="settings"')]
+    assert "<li>Verdict of test.</li><li>And &lt;more&gt;.</li>" in part.replace("\n", "")
+    assert "Caption of review, test." in part
+    assert base64.b64encode(b"<svg>review test</svg>").decode() in part
+    assert "val" not in part
+    (run / "trust" / "review_test.svg").unlink()  # a data set without test images
+    part = write_report(run).read_text(encoding="utf-8").split('id="calibration"')[1]
+    assert "Caption of review, val." in part
+    assert "Caption of reliability, val." in part

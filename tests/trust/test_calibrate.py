@@ -41,15 +41,18 @@ def test_the_verb_writes_the_record_the_numbers_and_a_figure(run, discs, capsys)
     assert found["measured"]["test"]["accuracy"] == 1
     assert found["data_sha256"] == read_dataset(discs).sha256()
     assert (run / "trust" / "confusion_test.png").stat().st_size > 1000
-    printed = capsys.readouterr().out
-    assert "(test)" in printed
-    assert "100.0" in printed
-    assert "Mistaken: none" in printed
+    tables = (run / "trust" / "tables_test.txt").read_text()
+    assert all(words in tables for words in ("Which task, and is it known? (test)", "100.0", "Mistaken: none", "How sure? (test)"))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "Which task: 100.0 % of 6 test images are recognised."
+    assert [line.split(":")[0] for line in printed[1:4]] == ["Unlike anything known", "How sure", "Review"]
+    assert len(printed) == 5  # and where the tables are
+    assert (run / "trust" / "verdict_test.txt").read_text().splitlines() == printed[:4]
 
 
-def test_how_sure_masks_are_is_kept_with_the_record_for_each_task(run, discs, tmp_path, capsys):
+def test_how_sure_masks_are_is_kept_with_the_record_for_each_task(run, discs, tmp_path):
     assert main(["calibrate", str(run), "--data", str(discs), "--out", str(tmp_path / "plain")]) == 0
-    assert "How sure? (test)" in capsys.readouterr().out
+    assert "How sure? (test)" in (tmp_path / "plain" / "tables_test.txt").read_text()
     for name in ("reliability_test", "expected_dice_test", "review_test"):
         assert (tmp_path / "plain" / f"{name}.png").stat().st_size > 1000
     trust = load_trust(run / "model")

@@ -35,6 +35,7 @@ def calibrate(
     """
     from tpseg.data.manifest import read_dataset
     from tpseg.evaluation import place_of_evaluation
+    from tpseg.files import write_atomically
     from tpseg.models.card import refresh_card
     from tpseg.models.checkpoint import find_model
     from tpseg.progress import track
@@ -43,6 +44,7 @@ def calibrate(
     from tpseg.trust.figures import draw_expected_dice, draw_reliability, draw_review
     from tpseg.trust.stated import expected_and_true
     from tpseg.trust.tables import confidence_table, draw_confusion, mistaken, recognition_table
+    from tpseg.trust.verdict import verdict, write_tables
 
     place = out or place_of_evaluation(model).with_name("trust")
     found = run(
@@ -50,16 +52,22 @@ def calibrate(
     )
     tasks = TaskSet.load(find_model(model) / "tasks.json")
     titles = {task.name: task.title for task in tasks}
-    for measured in found.measured:
-        out_console.print(recognition_table(measured, found.trust))
-        out_console.print("Mistaken: " + ("; ".join(mistaken(measured, found.trust)) or "none"))
+    for measured, stated in zip(found.measured, found.stated, strict=True):
+        words = "Mistaken: " + ("; ".join(mistaken(measured, found.trust)) or "none")
+        tables = (recognition_table(measured, found.trust), words, confidence_table(stated))
+        write_tables(place / f"tables_{measured.split}.txt", tables)
+        lines = verdict(measured, stated, found.trust)
+        write_atomically(place / f"verdict_{measured.split}.txt", "\n".join([*lines, ""]))
         draw_confusion(place / f"confusion_{measured.split}", measured, found.trust, tasks)
-    for stated in found.stated:
-        out_console.print(confidence_table(stated))
         pairs = expected_and_true(found.observed[stated.split], found.confidence)
         draw_reliability(place / f"reliability_{stated.split}", found.observed[stated.split], found.confidence, titles)
         draw_expected_dice(place / f"expected_dice_{stated.split}", pairs, stated, titles)
         draw_review(place / f"review_{stated.split}", pairs, stated)
     refresh_card(found.folder, place_of_evaluation(model) / "test.json")
-    out_console.print(f"wrote {found.folder / 'trust.json'}, {place / 'calibration.json'} and figures beside it")
-    return Outcome({"model": found.folder, "found": found.trust.provenance, "outputs": [found.folder / "trust.json", place]})
+    if measured.split == "val":
+        lines.append("There are no test images: all of this is of val, which it was fitted on, and so looks better than it is.")
+    for line in lines:
+        out_console.print(line)
+    out_console.print(f"wrote {found.folder / 'trust.json'}; {place}: calibration.json, tables_{measured.split}.txt and figures")
+    summary = {"model": found.folder, "split": measured.split, "verdict": lines, "found": found.trust.provenance}
+    return Outcome({**summary, "outputs": [found.folder / "trust.json", place]})

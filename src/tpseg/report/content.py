@@ -18,6 +18,9 @@ from tpseg.models.model import LesionModel
 from tpseg.run_folder import read_settings
 from tpseg.tasks import Task, TaskSet
 
+CALIBRATION = ("reliability", "expected_dice", "review", "confusion")
+"""The figures that `tpseg calibrate` draws of a split."""
+
 
 @dataclass(frozen=True)
 class Content:
@@ -38,7 +41,9 @@ class Content:
     """A row per image, as evaluation/SPLIT.csv has it."""
     provenance: dict[str, Any]
     missing: dict[str, str]
-    """Sentences by part: model, data, history, evaluation."""
+    """Sentences by part: model, data, history, evaluation, calibration."""
+    calibration: dict[str, Any]
+    """What `tpseg calibrate` left in trust/: split, verdict (lines), figures (name to SVG and caption); empty without."""
     unfinished: str
     """A sentence on a run that has not come to its end, or ''."""
 
@@ -72,7 +77,7 @@ def read_content(run: Path, data: Path | None, split: str) -> Content:
     history = _read_history(run, missing)
     return Content(
         run, split, config, steps, _tasks(run, model, dataset), model, dataset, history, summary, rows,
-        _read_json(run / "model" / "provenance.json"), missing, unfinished(config, steps, history),
+        _read_json(run / "model" / "provenance.json"), missing, _read_calibration(run, split, missing), unfinished(config, steps, history),
     )  # fmt: skip
 
 
@@ -150,6 +155,22 @@ def _read_evaluation(run: Path, data: Path, split: str, missing: dict[str, str])
     if not complete:
         raise DataError(f"{numbers}: not a summary written by 'tpseg evaluate' (Dice and IoU with intervals, per protocol); run it again")
     return summary, read_rows(table)
+
+
+def _read_calibration(run: Path, split: str, missing: dict[str, str]) -> dict[str, Any]:
+    """Of the split, or of val where calibration found no images of it."""
+    place = run / "trust"
+    for shown in dict.fromkeys((split, "val")):
+        found = {name: place / f"{name}_{shown}" for name in CALIBRATION if (place / f"{name}_{shown}.svg").is_file()}
+        if found:
+            figures = {name: (path.with_suffix(".svg").read_bytes(), _caption(path.with_suffix(".txt"))) for name, path in found.items()}
+            return {"split": shown, "verdict": _caption(place / f"verdict_{shown}.txt").splitlines(), "figures": figures}
+    missing["calibration"] = f"This run has not been calibrated. Do so with: tpseg calibrate {shlex.quote(str(run))} --data tasks.yaml"
+    return {}
+
+
+def _caption(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:

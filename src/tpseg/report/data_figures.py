@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLoc
 
 from tpseg.data.manifest import SPLITS
 from tpseg.data.statistics import ALL, CHANNELS, Statistics
-from tpseg.report.figures import PALETTE, short
-from tpseg.studies.figures import save_figure, wrap
+from tpseg.report.figures import PALETTE, in_lines
+from tpseg.studies.figures import save_figure
 
 CHANNEL_STYLES = (("#D55E00", "-"), ("#009E73", "--"), ("#0072B2", ":"))
 """Red, green and blue that people with colour-blindness tell apart, by their dashes too."""
@@ -167,7 +167,7 @@ def _small_multiples(
         panels = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
         for axes, task in zip(panels, statistics.tasks, strict=False):
             draw_task(axes, task.name)
-            axes.set_title(wrap(short(task.title, 44), 22), fontsize=8.8)
+            axes.set_title(in_lines(task.title), fontsize=8.8)
         for axes in panels[len(statistics.tasks) :]:
             axes.remove()
         figure.supxlabel(labels[0], fontsize=8.8)
@@ -195,7 +195,7 @@ def _total(statistics: Statistics, column: str) -> Any:
 
 def _name_rows(axes: Axes, statistics: Statistics) -> None:
     """The tasks' titles beside a row each, the first at the top."""
-    axes.set_yticks(range(len(statistics.tasks)), [short(task.title, 26) for task in statistics.tasks])
+    axes.set_yticks(range(len(statistics.tasks)), [in_lines(task.title, 26) for task in statistics.tasks])
     axes.set_ylim(len(statistics.tasks) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")

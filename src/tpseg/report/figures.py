@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -25,6 +26,8 @@ DIVERGING = "PuOr_r"
 """Purple below 0, orange above: for colour-blind people too, and orange is what the prediction's contour is drawn in."""
 NUMBERS_UP_TO = 8
 """Tasks up to which a matrix has room for a number in each cell."""
+LINES = 4
+"""That a label may have."""
 LOOK: Any = {
     "font.size": 8.8,  # points: 11.7 px
     "axes.spines.top": False,
@@ -50,17 +53,23 @@ def render(draw: Callable[..., None], *content: object, width: int = WIDTH, heig
         figure = Figure(figsize=(width / 96, height / 96), layout="constrained")
         draw(figure.subplots(), *content)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return svg_uri(buffer.getvalue())
 
 
-def short(title: str, longest: int = 20) -> str:
-    """A title cut to fit beside a figure."""
-    return title if len(title) <= longest else title[: longest - 1] + "…"
+def svg_uri(content: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 
 
-def legend_height(entries: int) -> int:
+def in_lines(title: str, width: int = 22) -> str:
+    """A title in lines that fit beside a figure; of one that takes more than LINES the rest is left out."""
+    return "\n".join(textwrap.wrap(title, width, max_lines=LINES, placeholder="…")) or title
+
+
+def legend_height(titles: Sequence[str]) -> int:
     """Pixels that a legend in two columns takes."""
-    return 17 * math.ceil(entries / 2) + 8
+    half = math.ceil(len(titles) / 2)
+    lines = max((sum(in_lines(title).count("\n") for title in column) for column in (titles[:half], titles[half:])), default=0)
+    return 17 * half + 14 * lines + 8
 
 
 def draw_losses(axes: Axes, history: pd.DataFrame, kept: int | None) -> None:
@@ -83,7 +92,7 @@ def draw_task_dice(axes: Axes, history: pd.DataFrame, titles: Mapping[str, str],
     """Val Dice of each task over epochs."""
     for position, (name, title) in enumerate(titles.items()):
         if f"val/dice/{name}" in history:
-            axes.plot(history["epoch"], 100 * history[f"val/dice/{name}"], label=short(title), **_style(position))
+            axes.plot(history["epoch"], 100 * history[f"val/dice/{name}"], label=in_lines(title), **_style(position))
     axes.set_ylim(0, 100)
     _finish_curve(axes, history["epoch"], kept)
 
@@ -92,7 +101,7 @@ def draw_splits(axes: Axes, history: pd.DataFrame, titles: Mapping[str, str], ke
     """Split b* of each task over epochs; tasks are set apart by a little, for many share a block."""
     for position, (name, title) in enumerate(titles.items()):
         shift = 0.4 * (position / max(len(titles) - 1, 1) - 0.5)
-        axes.plot(history["epoch"], history[f"split/{name}"] + shift, label=short(title), **_style(position))
+        axes.plot(history["epoch"], history[f"split/{name}"] + shift, label=in_lines(title), **_style(position))
     splits = history[[f"split/{name}" for name in titles]].to_numpy(dtype=float)
     axes.set_ylim(splits.min() - 0.5, splits.max() + 0.5)  # every block that is met has its tick
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -118,9 +127,10 @@ def draw_gate(axes: Axes, weights: np.ndarray, task: int, split: int) -> None:
 def draw_cosines(axes: Axes, cosines: np.ndarray, titles: Sequence[str]) -> None:
     """A (T, T) matrix of cosines, coloured from −1 to 1."""
     axes.imshow(cosines, cmap=DIVERGING, vmin=-1, vmax=1)
-    names = [short(title, 16) for title in titles]
-    axes.set_xticks(range(len(names)), names, rotation=90)
-    axes.set_yticks(range(len(names)), names)
+    names = [in_lines(title) for title in titles]
+    small = {"fontsize": LOOK["font.size"] * min(1, NUMBERS_UP_TO / len(names))}
+    axes.set_xticks(range(len(names)), names, rotation=90, **small)
+    axes.set_yticks(range(len(names)), names, **small)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -134,7 +144,7 @@ def draw_separation(axes: Axes, separation: np.ndarray, dice: np.ndarray, titles
     """Foreground-background separation against Dice, a point per task; both (T,)."""
     for position, title in enumerate(titles):
         style = {**_style(position), "linestyle": "", "markersize": 7}
-        axes.plot(separation[position], 100 * dice[position], label=short(title), **style)
+        axes.plot(separation[position], 100 * dice[position], label=in_lines(title), **style)
     axes.margins(0.1)
     axes.set(xlabel="1 − cos(P_fg, P_bg)", xlim=(-0.05, 2.05), ylabel="Dice, %")
     _legend_below(axes)

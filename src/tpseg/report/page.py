@@ -18,7 +18,7 @@ from tpseg.prediction import Segmenter
 from tpseg.provenance import tasks_without_val
 from tpseg.report import figures, prototypes, tables
 from tpseg.report.content import Content, read_content
-from tpseg.report.figures import legend_height, render
+from tpseg.report.figures import legend_height, render, svg_uri
 from tpseg.report.pictures import Shown, example_cases, predicted_cases
 
 
@@ -67,6 +67,7 @@ def page(content: Content) -> dict[str, Any]:
         **cases(content),
         "gates": gates(content),
         **prototype_part(content),
+        "calibration": calibration(content),
         "settings": tables.setting_tables(content.config, content.steps),
         "provenance": tables.provenance_table(content.provenance),
         "unchosen": [content.titles().get(name, name) for name in tasks_without_val(content.provenance)],
@@ -110,7 +111,7 @@ def curves(content: Content) -> list[Figure]:
     kept = content.provenance.get("training", {}).get("epoch")
     scored = {name: title for name, title in titles.items() if f"val/dice/{name}" in history}
     split = {name: title for name, title in titles.items() if f"split/{name}" in history}
-    below = legend_height(len(titles))
+    below = legend_height(list(titles.values()))
     found = [Figure(render(figures.draw_losses, history, kept, height=250), "training and validation loss over epochs", "Loss")]
     if scored:
         found.append(Figure(render(figures.draw_dice, history, kept, height=250), "mean validation Dice over epochs", "Val Dice, %"))
@@ -167,6 +168,20 @@ def gates(content: Content) -> list[Figure]:
     ]
 
 
+def calibration(content: Content) -> dict[str, Any]:
+    """The figures that `tpseg calibrate` drew, and its verdict; empty for a run that was not calibrated."""
+    titles = {
+        "reliability": "Probabilities of pixels",
+        "expected_dice": "Expected and true Dice",
+        "review": "What a review finds",
+        "confusion": "Which task an image is taken for",
+    }
+    figures = [
+        Figure(svg_uri(svg), titles[name], titles[name], caption) for name, (svg, caption) in content.calibration.get("figures", {}).items()
+    ]
+    return {**content.calibration, "figures": figures} if figures else {}
+
+
 def prototype_part(content: Content) -> dict[str, Any]:
     """Cosine matrices and foreground-background separation of every PGTD; empty for a model without prototypes."""
     found = {} if content.model is None else {name: tensor.cpu().numpy() for name, tensor in content.model.prototypes().items()}
@@ -175,7 +190,7 @@ def prototype_part(content: Content) -> dict[str, Any]:
     scored = [position for position, task in enumerate(content.tasks) if task.name in dice]
     scores = np.array([dice[content.tasks[position].name] for position in scored])
     names = [content.tasks[position].title for position in scored]
-    below = legend_height(len(scored))
+    below = legend_height(names)
     return {
         "matrices": [
             Figure(

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tpseg.errors import DataError
 from tpseg.files import replacing, write_atomically
-from tpseg.report.figures import LOOK, MARKERS, PALETTE, draw_cosines, short
+from tpseg.report.figures import LOOK, MARKERS, PALETTE, draw_cosines, in_lines
 from tpseg.report.prototypes import correlation_sentence
 from tpseg.studies.learned import conflict_summary, correlate, separation_against_scores
 
@@ -147,7 +147,7 @@ def separation_scores(path: Path, separations: pd.DataFrame, scores: pd.DataFram
         for axes, measure, title in zip(below.subplots(1, 2), ("dice", "iou"), sentences, strict=True):
             for position, task in enumerate(points.index):
                 style = {"color": PALETTE[position % len(PALETTE)], "marker": MARKERS[position % len(MARKERS)], "markersize": 7}
-                axes.plot(points["separation"][task], 100 * points[measure][task], linestyle="", label=short(titles[task]), **style)
+                axes.plot(points["separation"][task], 100 * points[measure][task], linestyle="", label=in_lines(titles[task]), **style)
             axes.margins(0.12)
             axes.set(xlabel="separation, mean over PGTDs", ylabel=f"{title}, %")
             axes.set_title(wrap(sentences[title], 58), fontsize=8)
@@ -172,7 +172,7 @@ def _draw_bars(axes: Axes, separations: pd.DataFrame, titles: Mapping[str, str])
         for place, task in zip(places, titles, strict=True):
             seeds = by_task.get_group(task) if task in by_task.groups else []
             axes.plot([place] * len(seeds), seeds, linestyle="", marker="o", markersize=2.6, color="black", markerfacecolor="white")
-    axes.set_xticks(range(len(titles)), [wrap(short(title.replace("_", " "), 30), 11) for title in titles.values()], fontsize=8)
+    axes.set_xticks(range(len(titles)), [in_lines(title.replace("_", " "), 12) for title in titles.values()], fontsize=8)
     axes.set(ylabel="1 − cos(P_fg, P_bg)", ylim=(0, max(1.05 * separations["separation"].max(), 0.1)))
     axes.grid(False, axis="x")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(pgtds), borderaxespad=0.2)
@@ -233,7 +233,7 @@ def sharing_curve(path: Path, sharing: pd.DataFrame, summary: pd.DataFrame, rows
             passes = by_row.get_group(row)
             axes.plot([passes.mean()] * 2, (low, high), color=style["color"], linewidth=1.2)
             axes.plot((passes.min(), passes.max()), [mean] * 2, color=style["color"], linewidth=1.2)
-            axes.plot(passes.mean(), mean, markersize=7, linestyle="", label=short(rows[row], 34), **style)
+            axes.plot(passes.mean(), mean, markersize=7, linestyle="", label=in_lines(rows[row], 34), **style)
         axes.margins(0.08)
         axes.set(xlabel=f"passes of the trunk for {tasks} tasks on one image", ylabel="Dice, mean over tasks, %")
         figure.legend(loc="outside right upper")
@@ -254,7 +254,7 @@ def _draw_splits(axes: Axes, splits: pd.DataFrame, titles: Mapping[str, str], bl
         shift = 0.5 * (position / (len(seeds) - 1) - 0.5) if len(seeds) > 1 else 0.0
         style: dict[str, Any] = {"color": PALETTE[position % len(PALETTE)], "marker": MARKERS[position % len(MARKERS)], "markersize": 5}
         axes.plot([found.get(task, np.nan) for task in titles], np.arange(len(titles)) + shift, linestyle="", label=f"seed {seed}", **style)
-    axes.set_yticks(range(len(titles)), [short(title) for title in titles.values()])
+    axes.set_yticks(range(len(titles)), [in_lines(title) for title in titles.values()])
     axes.set(xlabel="split b*", xlim=(-0.5, blocks + 0.5), ylim=(len(titles) - 0.5, -0.5))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, handletextpad=0.1, columnspacing=1)
@@ -277,7 +277,7 @@ def learning_curves(path: Path, histories: Mapping[tuple[str, int], pd.DataFrame
                 axes.plot(seed.index, 100 * seed, color=color, linewidth=0.7, alpha=0.3)
             mean = pd.concat(seeds, axis=1, join="inner").mean(axis=1)
             style: dict[str, Any] = {"marker": MARKERS[position % len(MARKERS)], "markevery": (position % 4, 4), "markersize": 4}
-            axes.plot(mean.index, 100 * mean, color=color, linestyle=dashes, label=short(rows[row], 34), **style)
+            axes.plot(mean.index, 100 * mean, color=color, linestyle=dashes, label=in_lines(rows[row], 34), **style)
         axes.set(xlabel="optimiser step", ylabel="val Dice, mean over tasks, %", xlim=(0, None), ylim=(0, None))
         figure.legend(loc="outside right upper")
 
@@ -305,8 +305,8 @@ def margins(path: Path, comparison: pd.DataFrame, rows: Mapping[str, str], refer
             axes.plot(difference, position, "o", color=color, markersize=6, markerfacecolor=color if clear else "white")
             text = minus(f"{difference:+.1f} ({low:+.1f} to {high:+.1f})")
             axes.annotate(text, (1, position), (6, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points", va="center")
-        axes.set_yticks(range(len(shown)), [short(rows[row], 34) for row in shown])
-        axes.set(xlabel=f"{measure} less that of '{short(rows.get(reference, reference), 34)}', points", ylim=(len(shown) - 0.5, -0.5))
+        axes.set_yticks(range(len(shown)), [in_lines(rows[row], 34) for row in shown])
+        axes.set(xlabel=f"{measure} less that of '{in_lines(rows.get(reference, reference), 60)}', points", ylim=(len(shown) - 0.5, -0.5))
         axes.margins(x=0.06)
         axes.grid(False, axis="y")
 

@@ -14,7 +14,7 @@ from tpseg.data.manifest import Case, DataSet
 from tpseg.data.pairs import read_pair
 from tpseg.metrics import confusion
 from tpseg.overlay import draw_overlay
-from tpseg.report.figures import short
+from tpseg.report.figures import in_lines
 from tpseg.report.pictures import SIDE, fit, fit_mask, pick_cases
 from tpseg.studies.figures import require_lines, save_figure, wrap
 
@@ -54,7 +54,7 @@ def visual_comparison(
         axes.set_axis_off()
         for column, case in enumerate(shown):
             image, truth = read_pair(case)
-            axes.text(column + 0.5, -0.05, wrap(short(titles[case.task], 40), 15), ha="center", va="bottom")
+            axes.text(column + 0.5, -0.05, in_lines(titles[case.task], 15), ha="center", va="bottom")
             _draw_cell(axes, column, 0, draw_overlay(fit(image), np.zeros_like(fit_mask(truth)), fit_mask(truth)))
             for line, row in enumerate(rows, start=1):
                 found = segment(row, case)

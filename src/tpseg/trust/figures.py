@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tpseg.report.figures import MARKERS, PALETTE, short
+from tpseg.report.figures import MARKERS, PALETTE, in_lines
 from tpseg.studies.figures import GREY, save_figure
 from tpseg.trust.confidence import Confidence
 from tpseg.trust.observed import Observed
@@ -42,7 +42,7 @@ def draw_reliability(path: Path, observed: Sequence[Observed], confidence: Mappi
             axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":", label="as it should be")
             _draw_bins(axes, before, PALETTE[1], MARKERS[1], "as the network says")
             _draw_bins(axes, after, PALETTE[0], MARKERS[0], "calibrated")
-            axes.set_title(f"{short(titles[name])}\nECE {before.error:.3f} → {after.error:.3f}", fontsize="medium")
+            axes.set_title(f"{in_lines(titles[name])}\nECE {before.error:.3f} → {after.error:.3f}", fontsize="medium")
             axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
         figure.supxlabel("probability of lesion", fontsize="medium")
         figure.supylabel("share of pixels that are lesion", fontsize="medium")
@@ -76,7 +76,7 @@ def draw_expected_dice(path: Path, pairs: Pairs, stated: StatedConfidence, title
             mine = np.array([task == name for task in pairs.task])
             colour, marker = PALETTE[position % len(PALETTE)], MARKERS[position % len(MARKERS)]
             points = (100 * pairs.expected[mine], 100 * pairs.dice[mine])
-            axes.scatter(*points, s=9, color=colour, marker=marker, alpha=0.55, label=short(titles[name]))
+            axes.scatter(*points, s=9, color=colour, marker=marker, alpha=0.55, label=in_lines(titles[name]))
         groups = [group for group in np.array_split(np.argsort(pairs.expected, kind="stable"), GROUPS) if len(group)]
         means = [(100 * pairs.expected[group].mean(), 100 * pairs.dice[group].mean()) for group in groups]
         axes.plot(*zip(*means, strict=True), color="black", marker="o", markersize=5, linewidth=1.4, label="mean of each tenth")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from tpseg.report.figures import NUMBERS_UP_TO, short
+from tpseg.report.figures import NUMBERS_UP_TO, in_lines
 from tpseg.studies.figures import save_figure
 from tpseg.tasks import TaskSet
 from tpseg.trust.calibrate import Measured
@@ -76,7 +76,7 @@ def mistaken(measured: Measured, trust: Trust) -> list[str]:
 
 def draw_confusion(path: Path, measured: Measured, trust: Trust, tasks: TaskSet) -> None:
     """The confusion matrix as PATH.png, PATH.svg and a caption PATH.txt."""
-    titles = [short(task.title) for task in tasks]
+    titles = [in_lines(task.title) for task in tasks]
     counts = np.array(measured.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
