@@ -6,13 +6,16 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from miniature import config
 from torch import Tensor
 
-from tpseg.fitting import drop_failed_backward
+import tpseg.fitting
+from tpseg.fitting import advice, drop_failed_backward
 
 
 class Held:
@@ -65,3 +68,20 @@ def test_a_backward_pass_that_failed_leaves_nothing_behind():
         assert [one() is not None for one in kept] == [True, False]  # what PyTorch keeps; if not, the defence is not needed any more
         drop_failed_backward()
         assert [one() for one in kept] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("images", "processes", "limit", "said"),
+    [
+        (8, 1, 4, "--training.batch_size 4 --training.accumulate 4 "),
+        (8, 2, 3, "--training.batch_size 4 --training.accumulate 4 "),
+        (6, 1, 4, "--training.batch_size 3 --training.accumulate 4 "),  # of data that have no more: not 4 and then 2
+        (7, 1, 4, "--training.batch_size 1 --training.accumulate 14 "),
+    ],
+)
+def test_the_batch_that_is_advised_makes_steps_of_as_many_images(monkeypatch, images, processes, limit, said):
+    """Of a batch of 8 in two passes, over one process or two, of which no more than so many images fit."""
+    monkeypatch.setattr(tpseg.fitting, "try_step", lambda module, trainer, config, part: part <= limit)
+    module = SimpleNamespace(model=SimpleNamespace(trunk=None))
+    asked = config(training={"batch_size": 8, "accumulate": 2})
+    assert said in advice(module, None, asked, images, processes)

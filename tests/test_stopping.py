@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tpseg.fitting import largest_that_fits
+from tpseg.faults import largest_that_fits
 from tpseg.stopping import how_to_continue
 
 

@@ -14,17 +14,18 @@ from tpseg.losses import segmentation_loss
 from tpseg.recipe import LesionModule
 
 
-def advice(module: LesionModule, trainer: lightning.Trainer, config: Config, processes: int) -> str:
+def advice(module: LesionModule, trainer: lightning.Trainer, config: Config, images: int, processes: int) -> str:
     """What to change so that a step fits, tried here and now, not computed: a clause for the message.
 
-    To be called when nothing holds the failed step any more, neither its tensors nor its error.
+    images: of the pass that failed, over all processes; fewer than the batch asked for where the data have no more. To be called when
+    nothing holds the failed step any more, neither its tensors nor its error.
     """
     batch, accumulate = config.training.batch_size, config.training.accumulate
-    share = batch // processes
-    fits = largest_that_fits(lambda images: try_step(module, trainer, config, images), share)
+    share = images // processes
+    fits = largest_that_fits(lambda part: try_step(module, trainer, config, part), share)
     found = []
     if fits:
-        same = batch * accumulate // (fits * processes)
+        same = images * accumulate // (fits * processes)
         found.append(
             f"a batch of {fits * processes} fits, tried just now: --training.batch_size {fits * processes} --training.accumulate {same} "
             "(as many images in an optimiser step)"

@@ -226,10 +226,9 @@ def train_in(crew: Crew, run: Run, prepared: bool = False) -> None:
             failed = True
     if failed:  # outside of the error, which holds the tensors of the step that did not fit
         logger.warning("out of memory; trying what would fit")
-        saved = saved_so_far(saving.step)
-        raise OutOfMemory(
-            f"out of memory at training.batch_size {config.training.batch_size}: {advice(module, trainer, config, crew.size)}; {saved}"
-        )
+        images = min(config.training.batch_size, train_batches.sampler.total)  # type: ignore[attr-defined]
+        change = advice(module, trainer, config, images, crew.size)
+        raise OutOfMemory(f"out of memory at training.batch_size {config.training.batch_size}: {change}; {saved_so_far(saving.step)}")
 
 
 def warn_of_unseen(data: DataSet) -> None:
