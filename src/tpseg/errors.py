@@ -33,6 +33,11 @@ class DataError(TPSegError):
     """A file that is missing, unreadable or not what it claims to be: exit code 1."""
 
 
+def install(extra: str) -> str:
+    """`pip install '.[dicom]' in a checkout of tpseg`: how to get an extra. The package index has no tpseg that one could name there."""
+    return f"pip install '.[{extra}]' in a checkout of tpseg"
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the choice closest to `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)

@@ -215,7 +215,7 @@ def test_many_failures_are_not_all_printed(tmp_path):
 def test_without_ray_the_message_says_what_to_install(bulk, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
-    with pytest.raises(UsageError, match=r"pip install tpseg\[ray\]"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[ray\]' in a checkout"):
         bulk()
     assert not (tmp_path / "out").exists()
 

@@ -189,7 +189,9 @@ def test_an_unknown_kind_of_file(tmp_path: Path) -> None:
 def test_a_missing_extra_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str, extra: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     monkeypatch.setattr(extras, "find_spec", lambda asked: None if asked == library else object())
-    with pytest.raises(UsageError, match=rf"{library} is not installed; install it with: pip install 'tpseg\[{extra}\]'"):
+    with pytest.raises(
+        UsageError, match=rf"{library} is not installed; install it with: pip install '\.\[{extra}\]' in a checkout of tpseg"
+    ):
         open_scan(tmp_path / name)
 
 

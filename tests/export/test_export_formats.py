@@ -133,11 +133,11 @@ def test_an_unknown_task_is_named(model):
 
 def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("tpseg.export.extras.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install tpseg\[export\]"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[export\]' in a checkout"):
         check_target(tmp_path / "model.onnx", "onnx")
-    with pytest.raises(UsageError, match=r"pip install tpseg\[export\]"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[export\]' in a checkout"):
         ExportedNetwork(_empty(tmp_path / "model.onnx"))
-    with pytest.raises(UsageError, match=r"pip install tpseg\[openvino\]"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[openvino\]' in a checkout"):
         ExportedNetwork(_empty(tmp_path / "model.xml"))
 
 

@@ -22,7 +22,7 @@ from tpseg.bulk.manifest import KEY, Settings, open_manifest, read_manifest
 from tpseg.bulk.pipeline import SEPARATOR, Worker, decode, model_sha256, write
 from tpseg.bulk.pool import Node, Pool, plan_pool
 from tpseg.bulk.store import Folder
-from tpseg.errors import DataError, UsageError
+from tpseg.errors import DataError, UsageError, install
 from tpseg.prediction import Segmenter
 
 Watch = Callable[[Iterable[str], int, str], Iterable[str]]
@@ -141,7 +141,7 @@ def require_ray() -> None:
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"--engine ray needs Ray Data ({error}): pip install tpseg[ray]") from error
+        raise UsageError(f"--engine ray needs Ray Data ({error}): {install('ray')}") from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its progress bars are off
     logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # prints stack traces of what is raised anyway

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from tpseg.errors import UsageError
+from tpseg.errors import UsageError, install
 
 EXTRAS = {"pydicom": "dicom", "highdicom": "dicom", "SimpleITK": "itk", "av": "video"}
 """The extra of tpseg that installs each library."""
@@ -14,4 +14,4 @@ def require(*libraries: str) -> None:
     """Raise UsageError that names the command, for the first library that is not installed."""
     for library in libraries:
         if find_spec(library) is None:
-            raise UsageError(f"{library} is not installed; install it with: pip install 'tpseg[{EXTRAS[library]}]'")
+            raise UsageError(f"{library} is not installed; install it with: {install(EXTRAS[library])}")

@@ -29,7 +29,7 @@ from tpseg.clinical.reading.decoding import decoders
 from tpseg.clinical.reading.discretion import keep_quiet
 from tpseg.clinical.reading.guarding import guard_frame, guard_volume, reading
 from tpseg.clinical.reading.sniffing import looks_like_dicom
-from tpseg.errors import DataError
+from tpseg.errors import DataError, install
 
 keep_quiet()
 
@@ -218,8 +218,7 @@ class DicomFile:
             )
         if not available:
             raise DataError(
-                f"{self.path}: compressed as {claimed.name}, and no decoder for it is installed; "
-                "install one with: pip install 'tpseg[dicom]'"
+                f"{self.path}: compressed as {claimed.name}, and no decoder for it is installed; install one with: {install('dicom')}"
             )
         return claimed
 

@@ -1,4 +1,4 @@
-"""Writing a video frame by frame; needs PyAV, tpseg[video]."""
+"""Writing a video frame by frame; needs PyAV, the extra `video`."""
 
 from __future__ import annotations
 
