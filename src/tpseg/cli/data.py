@@ -8,6 +8,7 @@ from typing import Literal
 
 from tpseg.arguments import Outcome
 from tpseg.cli.words import Split, error_console, out_console
+from tpseg.errors import DataError
 
 
 def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> Outcome:
@@ -53,6 +54,7 @@ def data_prepare(
     channel: int | None = None,
     empty_slices: float | None = None,
     max_left_out: float = 0.05,
+    preview: bool = False,
 ) -> Outcome:
     """Turn a download into images, masks, a split.csv and a task of OUT/tasks.yaml; several sets may share one OUT.
 
@@ -68,20 +70,23 @@ def data_prepare(
         task: Another name for the task.
         modality: Your own data: what made the images: dermoscopy, ultrasound, CT.
         description: Your own data: name of the task for people.
-        labels: Your own data: the labels that are lesion, by name or number, comma-separated; by default all.
+        labels: Your own data: the labels that are lesion, by name, number or colour ('#ff0000'), comma-separated; by default all.
         group: Your own data: regular expression on a case's name; its first group, or the whole match, is the patient or case.
         window: Your own CT or MR: how grey values become 8 bits: a window's name (lung) or CENTRE,WIDTH.
         axis: Your own volumes: how they are cut into slices: axial, coronal or sagittal.
-        images: Layout folder: the folder of images in the source.
-        masks: Layout folder: the folder of masks in the source.
+        images: Layout folder: the folder of images in the source, or a pattern: '*.tif', '*/scan.png'.
+        masks: Layout folder: the folder of masks in the source, or a pattern: '*_mask.png', '*/mask.png'.
         annotations: Layout coco: the JSON file in the source.
         channel: Layout nnunet: which of a case's images to take; by default 0000.
         empty_slices: Your own volumes: share of the slices without lesion to keep, 0 to 1; by default none.
         max_left_out: Share of the cases that may be lost, by damage, a missing partner, a wrong reference, before all is refused, 0 to 1.
+        preview: Show the pairs that would be made, and what would be left out; decode and write nothing.
     """
     from tpseg.data.left_out import left_out_lines
     from tpseg.data.sources import PUBLIC, make_source
+    from tpseg.data.sources.pairing import Unclear
     from tpseg.data.sources.prepare import prepare
+    from tpseg.data.sources.preview import preview as look
     from tpseg.progress import track
 
     options: dict[str, object] = {"modality": modality, "description": description, "labels": labels, "group": group}
@@ -89,11 +94,24 @@ def data_prepare(
     options |= {"images": images, "masks": masks, "annotations": annotations, "channel": channel, "empty_slices": empty_slices}
     made_of = make_source(name, task, **options)
     others = [kind() for kind in PUBLIC.values()]
-    words = ["tpseg", "data", "prepare", name, "--source", source.name, "--out", out.name, "--protocol", protocol, "--seed", str(seed)]
+    given = ["--protocol", protocol, "--seed", str(seed)]
     for option, value in {"task": task, **options}.items():
         if value is not None:
-            words += [f"--{option.replace('_', '-')}", ",".join(value) if isinstance(value, list) else str(value)]
-    done = prepare(made_of, source, out, protocol, seed, others, track, shlex.join(words), max_left_out)
+            given += [f"--{option.replace('_', '-')}", ",".join(value) if isinstance(value, list) else str(value)]
+    command = ["tpseg", "data", "prepare", name, "--source", source.name, "--out", out.name, *given]  # names: paths may tell of people
+    try:
+        if preview:
+            shown = look(made_of, source, others, max_left_out)
+            for line in shown.lines():
+                out_console.print(line)
+            if shown.refusal:
+                error_console.sentence(shown.refusal, style="red")
+            pairs = [{key: getattr(pair, key) for key in ("name", "split", "group", "files")} for pair in shown.pairs]
+            return Outcome({"pairs": pairs, "left_out": shown.left_out, "refusal": shown.refusal}, 1 if shown.refusal else 0)
+        done = prepare(made_of, source, out, protocol, seed, others, track, shlex.join(command), max_left_out)
+    except Unclear as error:
+        works = ["tpseg", "data", "prepare", name, "--source", str(source), "--out", str(out), *given, *error.options]
+        raise DataError(f"{error}: look at the pairs with {shlex.join([*works, '--preview'])}, then leave out --preview") from error
     for line in left_out_lines(done.left_out):
         error_console.print(line)
     task_name = made_of.task.name

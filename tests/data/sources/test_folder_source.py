@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from clinical.made import write_dicom
 from PIL import Image
 
+from tpseg.cli import main
 from tpseg.data.check import check_dataset
 from tpseg.data.manifest import read_dataset
 from tpseg.data.sources.folder import FolderSource
+from tpseg.data.sources.pairing import Unclear
 from tpseg.data.sources.prepare import prepare
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
@@ -115,6 +118,160 @@ def test_what_has_no_partner_or_several_is_left_out(tmp_path: Path) -> None:
         ("images/a.png", "no partner", "an image without a mask"),
         ("masks/d_mask.png", "no partner", "a mask without an image"),
     }
+
+
+def pair(root: Path, image: str, mask: str, seed: int = 0) -> None:
+    picture(root / image, seed=seed)
+    picture(root / mask, MASK)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "name"),
+    [
+        ("{}.jpg", "{}_mask.png", "1"),  # by ending
+        ("set/{}.png", "set/{}-Segmentation.png", "1"),
+        ("set/{}_img.png", "set/{}_mask.png", "1_img"),
+        ("{}.jpg", "{}.png", "1"),  # by format
+        ("set/{}.JPEG", "set/{}.bmp", "1"),
+        ("p{}/scan.png", "p{}/mask.png", "p1"),  # a folder for each patient
+        ("p{}/p{}.png", "p{}/label.png", "p1"),
+        ("p{0}/a{0}.png", "p{0}/a{0}_gt.png", "a1"),
+        ("Photos/{}.png", "Ground Truth/{}.png", "1"),  # folders whose names say it
+        ("ISIC_Data/{}.jpg", "ISIC_GroundTruth/{}_Segmentation.png", "ISIC_1"),
+        ("images/{}.png", "Contours/{}.png", "1"),
+    ],
+)
+def test_any_layout_whose_names_say_it_is_paired(image: str, mask: str, name: str, tmp_path: Path) -> None:
+    for number in range(1, 5):
+        stem = f"ISIC_{number}" if "ISIC" in image else number
+        pair(tmp_path, image.format(stem, stem), mask.format(stem, stem), number)
+    pairs, left_out = found(tmp_path)
+    assert left_out == []
+    assert len(pairs) == 4
+    first = next(one for one in pairs.values() if str(one.files[0]) == image.format(*["ISIC_1" if "ISIC" in image else 1] * 2))
+    assert first.mask().sum() == 6
+    assert first.name.removesuffix("_img") == name.removesuffix("_img")
+
+
+def test_several_masks_beside_an_image_are_united_and_what_has_no_mask_is_named(tmp_path: Path) -> None:
+    """As BUSI has it."""
+    for number in range(1, 4):
+        pair(tmp_path, f"benign ({number}).png", f"benign ({number})_mask.png", number)
+    picture(tmp_path / "benign (2)_mask_1.png", np.roll(MASK, 4, axis=0))
+    picture(tmp_path / "benign (9).png")
+    pairs, left_out = found(tmp_path)
+    assert [one.mask().sum() for one in pairs.values()] == [6, 12, 6]
+    assert [(one.name, one.detail, one.meant) for one in left_out] == [("benign (9).png", "an image without a mask", False)]
+
+
+def test_patterns_say_what_names_do_not(tmp_path: Path) -> None:
+    for number in range(1, 4):
+        for kind in ("t1", "flair", "drawn"):
+            picture(tmp_path / f"p{number}" / f"{kind}.png", MASK if kind == "drawn" else None, number)
+    pairs, left_out = found(tmp_path, images="*/flair.png", masks="*/drawn.png", group="p.")
+    assert ([(name, str(one.files[0]), one.group) for name, one in pairs.items()], left_out) == (
+        [(f"p{number}", f"p{number}/flair.png", f"p{number}") for number in range(1, 4)], [],
+    )  # fmt: skip
+    assert all(one.mask().sum() == 6 for one in pairs.values())
+    with pytest.raises(DataError, match=r"no file fits '\*_seg'; files there: p1/drawn\.png"):
+        found(tmp_path, images="*/t1", masks="*_seg")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "options"),
+    [
+        ("{}.tif", "{}.png", ["--images", "*.tif", "--masks", "*.png"]),
+        ("a/{}.png", "b/{}.png", ["--images", "a/*", "--masks", "b/*"]),
+        ("{}_raw.png", "{}_drawn.png", ["--images", "*_raw", "--masks", "*_drawn"]),
+        ("p{}/raw.png", "p{}/drawn.png", ["--images", "*/raw", "--masks", "*/drawn"]),
+    ],
+)
+def test_where_names_do_not_say_it_the_refusal_has_options_that_work(image: str, mask: str, options: list[str], tmp_path: Path) -> None:
+    for number in range(1, 4):
+        pair(tmp_path, image.format(number), mask.format(number), number)
+    with pytest.raises(Unclear, match="names do not say which are masks") as caught:
+        found(tmp_path)
+    assert caught.value.options == options
+    pairs, left_out = found(tmp_path, images=options[1], masks=options[3])
+    assert ([one.mask().sum() for one in pairs.values()], left_out) == ([6] * 3, [])
+
+
+def test_two_kinds_of_images_are_not_chosen_from(tmp_path: Path) -> None:
+    """As BraTS has them."""
+    for number in range(1, 4):
+        for kind in ("t1", "flair"):
+            volume(tmp_path / f"BraTS_{number}" / f"BraTS_{number}_{kind}.nii.gz", slab())
+        volume(tmp_path / f"BraTS_{number}" / f"BraTS_{number}_seg.nii.gz", slab())
+    with pytest.raises(
+        Unclear, match=r"'\*_(t1|flair)' and '\*_(t1|flair)' may both be images; --images '\*_(t1|flair)' --masks '\*_seg\*'"
+    ):
+        found(tmp_path)
+    assert {one.group for one in found(tmp_path, images="*_flair", masks="*_seg")[0].values()} == {
+        f"BraTS_{n}/BraTS_{n}" for n in range(1, 4)
+    }
+
+
+def test_two_kinds_of_masks_are_not_chosen_from(tmp_path: Path) -> None:
+    for number in range(1, 4):
+        pair(tmp_path, f"{number}.jpg", f"{number}_mask.png")
+        picture(tmp_path / f"{number}_label.png", MASK)
+    with pytest.raises(Unclear, match=r"'\*_(mask|label)\*' and '\*_(mask|label)\*' may both be masks"):
+        found(tmp_path)
+
+
+def test_masks_in_colours_are_chosen_by_colour(tmp_path: Path) -> None:
+    drawn = np.zeros((8, 10, 3), np.uint8)
+    drawn[0, :3], drawn[1, :5] = (255, 0, 0), (0, 255, 0)
+    picture(tmp_path / "images" / "a.png")
+    picture(tmp_path / "masks" / "a.png", drawn)
+    with pytest.raises(DataError, match=r"its colours are #000000, #00ff00, #ff0000: choose with --labels '#00ff00,#ff0000'"):
+        found(tmp_path)[0]["a"].mask()
+    for labels, pixels in ((["#ff0000"], 3), (["#FF0000", "#00ff00"], 8), (["#0000ff"], 0)):
+        assert found(tmp_path, labels=labels)[0]["a"].mask().sum() == pixels
+    drawn[0, :3] = (254, 0, 2)
+    picture(tmp_path / "masks" / "a.png", drawn)
+    with pytest.raises(DataError, match="3 pixels are nearly #ff0000, 0 exactly; soft edges, or saved as JPEG"):
+        found(tmp_path, labels=["#ff0000"])[0]["a"].mask()
+    with pytest.raises(UsageError, match="found '1' among colours, expected '#rrggbb'"):
+        FolderSource(labels=["#ff0000", "1"])
+
+
+def test_labels_that_no_mask_has_are_refused_not_taken_for_empty_masks(tmp_path: Path) -> None:
+    for number in range(3):
+        pair(tmp_path / "set", f"images/{number}.png", f"masks/{number}.png", number)
+    with pytest.raises(DataError, match="all 3 masks are empty; are the labels that you chose"):
+        prepare(FolderSource(labels=["7"]), tmp_path / "set", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_preview_shows_the_pairs_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(1, 25):
+        pair(tmp_path / "set", f"p{number // 2}_{number}.jpg", f"p{number // 2}_{number}_mask.png", number)
+    command = ["data", "prepare", "folder", "--source", str(tmp_path / "set"), "--out", str(tmp_path / "out"), "--preview"]
+    assert main([*command, "--group", "p[0-9]+"]) == 0
+    said = capsys.readouterr().out
+    assert "p0_1: p0_1.jpg + p0_1_mask.png (group p0)" in said
+    assert "... 4 more ..." in said
+    assert "24 cases; nothing was written" in said
+    for number in range(30, 33):
+        picture(tmp_path / "set" / f"{number}.jpg")
+    assert main(command) == 1
+    assert "3 of 27 would be left out, more than 5%" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_refusal_prints_the_command_that_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(1, 5):
+        pair(tmp_path / "my set", f"{number}.tif", f"{number}.png", number)
+    command = ["data", "prepare", "folder", "--source", str(tmp_path / "my set"), "--out", str(tmp_path / "out"), "--task", "wound"]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    printed = said[said.index("tpseg data prepare") : said.index(", then leave out --preview")]
+    words = shlex.split(printed)[1:]
+    assert main(words) == 0
+    assert main(words[:-1]) == 0
+    assert len(list((tmp_path / "out" / "wound" / "masks").iterdir())) == 4
 
 
 def test_equal_names_in_two_folders_are_told_apart(tmp_path: Path) -> None:

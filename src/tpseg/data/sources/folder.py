@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -11,32 +10,34 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from tpseg.clinical.reading.opening import ITK_SUFFIXES, NIFTI_SUFFIXES, is_dicom, open_scan
-from tpseg.data.formats import IMAGE_SUFFIXES, to_mask
+from tpseg.data.formats import IMAGE_SUFFIXES, to_mask, to_rgb
+from tpseg.data.sources.colours import frequent_colours, of_colours, parse_colours, suggestion
 from tpseg.data.sources.layout import among, case_names, inside, label_ids, split_of, stem_of
+from tpseg.data.sources.pairing import MASK_ENDING, Keyed, by_patterns, choose
 from tpseg.data.sources.pictures import decode, ids_of, picture
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
-from tpseg.data.sources.tree import NO_PARTNER
+from tpseg.data.sources.tree import NO_PARTNER, is_picture
 from tpseg.data.sources.volumes import LabelIds, VolumeLayout, Volumes
-from tpseg.errors import DataError, UsageError
+from tpseg.errors import DataError, UsageError, few
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "scans")
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "segmentations", "segmentation", "annotations", "groundtruth", "ground_truth", "gt",
 )  # fmt: skip
-MASK_ENDING = re.compile(r"[_-](masks?|seg|segmentation|gt|labels?)([_-]?\d+)?$", re.IGNORECASE)
-"""What a mask's stem may have beyond its image's; a number where an image has several masks."""
 VOLUMES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 
 
 class FolderSource(VolumeLayout):
-    """Images and masks of one stem in two folders, `images` and `masks` if not named, at any depth; subfolders must be the same.
+    """Images and masks of one stem: in two folders, in one as `x.jpg` and `x_mask.png` or `x.png`, or in a folder for each patient.
 
-    A mask's stem may end in `_mask`, `_seg`, `_segmentation`, `_gt` or `_label`, and in a number: several masks of an image are
-    united. Folders train, val and test, above or below those of images and masks, give the split. labels: ids that are lesion; by
-    default pictures must be binary, and of volumes every id but 0 is. Images are pictures, or volumes with volumes as masks, cut as
-    tpseg.data.sources.nnunet says, or single DICOM files with pictures as masks, those of one folder being one group. The pattern
-    `group` is searched in the path below the folder of images, without suffix.
+    Two folders are called `images` and `masks`, or so that their names say it, at any depth; subfolders must be the same.
+    `images` and `masks` name others, or are patterns, see tpseg.data.sources.pairing. A mask's stem may end in `_mask`, `_seg`,
+    `_segmentation`, `_gt` or `_label`, and in a number: several masks of an image are united. Folders train, val and test,
+    above or below those of images and masks, give the split. labels: ids that are lesion, or colours as '#ff0000'; by default
+    pictures must be binary, and of volumes every id but 0 is. Images are pictures, or volumes with volumes as masks, cut as
+    tpseg.data.sources.nnunet says, or single DICOM files with pictures as masks, those of one folder being one group. The
+    pattern `group` is searched in the path below the folder of images, without suffix.
     """
 
     name = "folder"
@@ -57,12 +58,17 @@ class FolderSource(VolumeLayout):
         super().__init__(task, modality, description, labels, group, window, axis, empty_slices)
         if bool(images) != bool(masks):
             raise UsageError("folder: name both, the folder of images and that of masks, or neither")
-        label_ids(labels)
         self.images, self.masks = images, masks
+        self._chosen()
+
+    def _chosen(self) -> tuple[list[int] | None, list[tuple[int, int, int]]]:
+        """The labels that are lesion, as ids or as colours."""
+        colours = parse_colours(self.labels)
+        return None if colours else label_ids(self.labels), colours
 
     def find(self, release: Release) -> Iterator[Pair | LeftOut]:
         images, masks = self._files(release)
-        volumes = Volumes(release, self.task.window, self.axis, LabelIds(label_ids(self.labels)))
+        volumes = Volumes(release, self.task.window, self.axis, LabelIds(self._chosen()[0]))
         of_image: dict[str, list[PurePosixPath]] = {key: [] for key in images}
         alone = []
         for key, files in masks.items():
@@ -91,10 +97,13 @@ class FolderSource(VolumeLayout):
         self, release: Release, volumes: Volumes, key: str, image: PurePosixPath, masks: Sequence[PurePosixPath], name: str
     ) -> Iterator[Pair | LeftOut]:
         """The cases of one image file."""
+        ids, colours = self._chosen()
         split, group = split_of(image), self.group_of(key)
         flat = all(mask.suffix.lower() in IMAGE_SUFFIXES for mask in masks)
         if image.name.lower().endswith(VOLUMES):
-            if flat or len(masks) > 1:
+            if colours:
+                yield LeftOut(str(image), "a volume, whose labels have no colours", "give their ids")
+            elif flat or len(masks) > 1:
                 yield LeftOut(str(image), "a volume without one volume as its mask", ", ".join(map(str, masks)))
             else:
                 yield from volumes.slices(image, masks[0], name, split, group or key, self.empty_slices)
@@ -102,7 +111,7 @@ class FolderSource(VolumeLayout):
         if not flat:
             yield LeftOut(str(image), "an image whose mask is no picture", f"{masks[0]}; expected {', '.join(IMAGE_SUFFIXES)}")
             return
-        mask = partial(_read_masks, release, tuple(masks), label_ids(self.labels))
+        mask = partial(_read_masks, release, tuple(masks), ids, colours)
         if image.suffix.lower() in IMAGE_SUFFIXES:
             yield Pair(name, picture(release, image), mask, split, group, files=(image, *masks))
             return
@@ -110,15 +119,24 @@ class FolderSource(VolumeLayout):
         shown = partial(_read_dicom, release, image, self.task.window)
         yield Pair(name, shown, mask, split, group or folder.removeprefix("."), files=(image, *masks))
 
-    def _files(self, release: Release) -> tuple[dict[str, list[PurePosixPath]], dict[str, list[PurePosixPath]]]:
-        """Images and masks, each by their path without suffix and without the folder that says which of the two they are."""
+    def _files(self, release: Release) -> tuple[Keyed, Keyed]:
+        """Images and masks, each by their path without suffix and without what says which of the two they are."""
+        readable = [file for file in release.files if _is_readable(release, file)]
+        if "*" in self.images + self.masks:
+            images, masks = by_patterns(readable, self.images, self.masks)
+            for pattern, matched in ((self.images, images), (self.masks, masks)):
+                if not matched:
+                    raise DataError(f"{release.path}: no file fits '{pattern}'; files there: {few([str(file) for file in readable])}")
+            return images, masks
         places = self._places(release)
-        found: dict[str, dict[str, list[PurePosixPath]]] = {part: defaultdict(list) for part in ("images", "masks")}
-        for file in release.files:
+        found: dict[str, Keyed] = {part: defaultdict(list) for part in ("images", "masks")}
+        for file in readable:
             part, rest = _part_of(file, places) if places else _part_by_name(file)
-            if part and _is_readable(release, file):
+            if part:
                 found[part][PurePosixPath(*rest[:-1], stem_of(file)).as_posix()].append(file)
-        return found["images"], found["masks"]
+        if places or (found["images"] and found["masks"]):
+            return found["images"], found["masks"]
+        return choose(readable, partial(_looks_like_a_mask, release), str(release.path))
 
     def _places(self, release: Release) -> dict[str, PurePosixPath]:
         """The folders that were named; raises DataError for one that is not there."""
@@ -130,6 +148,14 @@ class FolderSource(VolumeLayout):
             if folder and place is not None:
                 places[part] = place
         return places
+
+
+def _looks_like_a_mask(release: Release, file: PurePosixPath) -> bool:
+    """Whether a file is a picture of a few flat colours."""
+    try:
+        return is_picture(file) and bool(frequent_colours(to_rgb(decode(release.read(file), str(file)), str(file))))
+    except DataError:
+        return False
 
 
 def _part_of(file: PurePosixPath, places: Mapping[str, PurePosixPath]) -> tuple[str, tuple[str, ...]]:
@@ -161,13 +187,20 @@ def _read_dicom(release: Release, file: PurePosixPath, window: str) -> np.ndarra
     return scan.frame(0)
 
 
-def _read_masks(release: Release, files: Sequence[PurePosixPath], ids: Sequence[int] | None) -> np.ndarray:
+def _read_masks(
+    release: Release, files: Sequence[PurePosixPath], ids: Sequence[int] | None, colours: Sequence[tuple[int, int, int]]
+) -> np.ndarray:
     """The union of an image's masks, (H, W) bool."""
     masks = []
     for file in files:
         image = decode(release.read(file), str(file))
-        if ids is None:
-            masks.append(to_mask(image, Path(file)).mask)
+        if colours:
+            masks.append(of_colours(to_rgb(image, str(file)), colours, str(file)))
+        elif ids is None:
+            try:
+                masks.append(to_mask(image, Path(file)).mask)
+            except DataError as error:
+                raise DataError(f"{error}{suggestion(to_rgb(image, str(file)))}") from error
         else:
             masks.append(among(ids_of(image, str(file)), ids, str(file)))
         if masks[-1].shape != masks[0].shape:

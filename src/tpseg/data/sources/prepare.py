@@ -21,7 +21,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from PIL import Image
 
-from tpseg.data.formats import to_rgb
+from tpseg.data.formats import to_mask, to_rgb
 from tpseg.data.left_out import MAX_LEFT_OUT, check_share, refuse_losses
 from tpseg.data.sources.partition import LEAK, Member, Protocol, partition
 from tpseg.data.sources.pictures import decode, suffix_of
@@ -71,6 +71,8 @@ class _Written:
     mask: str
     digest: str
     """Of the decoded picture, as `data check` compares them; '' for a picture of one colour."""
+    lesion: bool
+    """Whether its mask shows any."""
 
 
 def prepare(
@@ -106,12 +108,16 @@ def prepare(
         present = _present(folder, settings)
         if present is None or not present["complete"]:
             pairs, left_out = find_cases(source, release, others)
-            refuse_losses(release_path, _units(pairs), left_out, most_left_out)
+            refuse_losses(release_path, units(pairs), left_out, most_left_out)
             _begin(folder, settings)
             written, faulty = _write_all(_safe_names(pairs), folder, watch)
             left_out += faulty
             try:
-                refuse_losses(release_path, _units([one.pair for one in written]), left_out, most_left_out)
+                refuse_losses(release_path, units([one.pair for one in written]), left_out, most_left_out)
+                if not any(one.lesion for one in written):
+                    raise DataError(
+                        f"{release_path}: all {len(written)} masks are empty; are the labels that you chose those of the lesion?"
+                    )
             except DataError:
                 _discard(folder)
                 raise
@@ -135,7 +141,7 @@ def find_cases(source: Source, release: Release, others: Sequence[Source] = ()) 
     return pairs, [*left_out, *(LeftOut(file, "in no case", meant=True) for file in unused)]
 
 
-def _units(pairs: Sequence[Pair]) -> int:
+def units(pairs: Sequence[Pair]) -> int:
     """The number of images that cases are made of; the slices of a volume are of one."""
     return len({pair.files[0] if pair.files else pair.name for pair in pairs})
 
@@ -248,6 +254,7 @@ def _write(name: str, pair: Pair, folder: Path) -> _Written | LeftOut:
         image_path = next((path for suffix in (".png", ".jpg") if (path := folder / "images" / f"{name}{suffix}").exists()), None)
         if image_path is not None:
             pixels = _pixels(image_path.read_bytes(), pair.name)
+            mask = to_mask(decode(mask_path.read_bytes(), pair.name), mask_path).mask
         else:
             content, mask = pair.image(), pair.mask()
             pixels = _pixels(content, pair.name)
@@ -266,7 +273,7 @@ def _write(name: str, pair: Pair, folder: Path) -> _Written | LeftOut:
         return LeftOut(pair.name, "cannot be used", str(error))
     constant = bool((pixels == pixels[0, 0]).all())
     digest = "" if constant else hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
-    return _Written(pair, f"images/{image_path.name}", f"masks/{mask_path.name}", digest)
+    return _Written(pair, f"images/{image_path.name}", f"masks/{mask_path.name}", digest, bool(mask.any()))
 
 
 def _pixels(content: np.ndarray | bytes, name: str) -> np.ndarray:
