@@ -99,8 +99,12 @@ def test_pictures_of_class_ids_need_labels(tmp_path: Path) -> None:
     ids = np.zeros((8, 10), np.uint8)
     ids[0, :3], ids[1, :5] = 1, 2
     picture(tmp_path / "masks" / "a.png", ids)
-    with pytest.raises(DataError, match=r"masks/a\.png: mask values 0, 1, 2; expected 0 and 255"):
+    with pytest.raises(DataError, match=r"masks/a\.png: mask values 0, 1, 2; expected 0 and 255.*--labels 1,2"):
         found(tmp_path)[0]["a"].mask()
+    picture(tmp_path / "masks" / "a.png", ids.astype(np.uint16) * 300)
+    with pytest.raises(DataError, match=r"or choose what is lesion with --labels 300,600$"):
+        found(tmp_path)[0]["a"].mask()
+    picture(tmp_path / "masks" / "a.png", ids)
     assert [found(tmp_path, labels=labels)[0]["a"].mask().sum() for labels in (["1"], ["2"], ["1", "2"])] == [3, 5, 8]
     with pytest.raises(UsageError, match="found 'tumour', expected ids"):
         FolderSource(labels=["tumour"])

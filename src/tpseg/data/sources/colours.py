@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tpseg.data.formats import to_rgb
+from tpseg.data.samples import Picture
+from tpseg.data.sources.pictures import ids_of
 from tpseg.errors import DataError, UsageError
 
 NEAR = 24
@@ -60,14 +63,17 @@ def frequent_colours(pixels: np.ndarray) -> list[tuple[int, int, int]]:
     return [(int(value) >> 16, int(value) >> 8 & 255, int(value) & 255) for value in values[many][order]]
 
 
-def suggestion(pixels: np.ndarray) -> str:
-    """What to add to the refusal of a mask (H, W, 3) uint8 that is not black and white: its colours, or its ids; '' of a photograph."""
-    colours = frequent_colours(pixels)
-    drawn = [_written(colour) for colour in colours if len(set(colour)) > 1]
-    if drawn:
-        return f"; its colours are {', '.join(map(_written, colours))}: choose with --labels '{','.join(drawn)}'"
-    ids = sorted(colour[0] for colour in colours if colour[0])
-    return f"; or choose what is lesion with --labels {','.join(map(str, ids))}" if ids else ""
+def suggestion(image: Picture, name: str) -> str:
+    """What to add to the refusal of a mask that is not black and white: its ids, or its colours, to choose from; '' of a photograph."""
+    try:
+        ids = np.unique(ids_of(image, name))
+    except DataError:
+        colours = frequent_colours(to_rgb(image, name))
+        drawn = [_written(colour) for colour in colours if len(set(colour)) > 1]
+        said = f"; its colours are {', '.join(map(_written, colours))}: choose with --labels '{','.join(drawn)}'"
+        return said if drawn else ""
+    ids = ids[ids > 0]
+    return f"; or choose what is lesion with --labels {','.join(map(str, ids))}" if 0 < len(ids) <= MOST else ""
 
 
 def _written(colour: Sequence[int]) -> str:

@@ -200,7 +200,7 @@ def _read_masks(
             try:
                 masks.append(to_mask(image, Path(file)).mask)
             except DataError as error:
-                raise DataError(f"{error}{suggestion(to_rgb(image, str(file)))}") from error
+                raise DataError(f"{error}{suggestion(image, str(file))}") from error
         else:
             masks.append(among(ids_of(image, str(file)), ids, str(file)))
         if masks[-1].shape != masks[0].shape:
