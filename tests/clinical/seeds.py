@@ -17,6 +17,12 @@ def dicom_seeds(folder: Path) -> None:
     grey = rng.integers(0, 4096, (64, 48)).astype(np.uint16)
     plain = write_dicom(folder / "plain.dcm", grey, RescaleSlope=1, RescaleIntercept=-1024, PixelSpacing=[0.5, 0.5])
     write_dicom(folder / "deflated.dcm", grey, syntax=DeflatedExplicitVRLittleEndian)
+    write_dicom(folder / "left.dcm", grey << 4, BitsStored=12, HighBit=15)
+    palette: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        palette[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        palette[f"{colour}PaletteColorLookupTableData"] = np.arange(256, dtype=np.uint16).tobytes()
+    write_dicom(folder / "palette.dcm", grey.astype(np.uint8), **palette)
     groups = [item(FrameVOILUTSequence=item(WindowCenter=n, WindowWidth=99))[0] for n in range(3)]
     write_dicom(folder / "enhanced.dcm", np.stack([grey] * 3), PerFrameFunctionalGroupsSequence=groups)
     for name, syntax in (("rle", RLELossless), ("j2k", JPEG2000Lossless)):

@@ -16,6 +16,7 @@ from pydicom.uid import (
     EncapsulatedPDFStorage,
     EnhancedCTImageStorage,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -117,6 +118,13 @@ def test_a_voi_table(tmp_path: Path) -> None:
     assert shown(path) == [[10, 10], [20, 250]]
 
 
+def test_a_voi_table_of_eight_bits_in_words_is_as_bright_as_it_is(tmp_path: Path) -> None:
+    table = item(LUTDescriptor=[4, 0, 16], LUTData=[0, 85, 170, 255])
+    table[0]["LUTDescriptor"].VR = table[0]["LUTData"].VR = "US"
+    path = write_dicom(tmp_path / "dx.dcm", np.array([[0, 1], [2, 3]], np.uint16), VOILUTSequence=table)
+    assert shown(path) == [[0, 85], [170, 255]]
+
+
 def test_a_modality_table(tmp_path: Path) -> None:
     table = item(LUTDescriptor=[4, 0, 16], LUTData=[1000, 3000, 2000, 0], ModalityLUTType="US")
     table[0]["LUTDescriptor"].VR = table[0]["LUTData"].VR = "US"
@@ -143,6 +151,42 @@ def test_unused_high_bits_are_dropped(tmp_path: Path) -> None:
     """Old files keep overlays above the 12 bits of the image."""
     values = np.array([[0, 2047], [0xF000, 0x8000 | 4095]], np.uint16)
     assert shown(write_dicom(tmp_path / "a.dcm", values, BitsStored=12, HighBit=11)) == [[0, 127], [0, 255]]
+
+
+@pytest.mark.parametrize(("kind", "low"), [("u2", 0), ("i2", -2048)])
+@pytest.mark.parametrize("high", [11, 13, 15])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
+def test_values_end_where_high_bit_says(tmp_path: Path, kind: str, low: int, high: int, syntax: pydicom.uid.UID) -> None:
+    """Old scanners left-align 12 bits in 16; what lies below them is no part of the value."""
+    values = np.array([[low, low + 4095], [low + 1000, low + 3000]], np.int32)
+    stored = ((values << (high - 11)) | (3 if high == 13 else 0)).astype(kind)
+    elements = {"BitsStored": 12, "HighBit": high, "WindowCenter": low + 2048, "WindowWidth": 4096}
+    if syntax == RLELossless:
+        packed = pydicom.dcmread(write_dicom(tmp_path / "plain.dcm", stored, **elements))
+        packed.compress(RLELossless)
+        packed.save_as(tmp_path / "a.dcm")
+    else:
+        write_dicom(tmp_path / "a.dcm", stored, syntax=syntax, **elements)
+    assert shown(tmp_path / "a.dcm") == np.round((values - low) / 4095 * 255).tolist()
+
+
+def test_a_high_bit_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    values = np.array([[0, 7], [9, 4095]], np.uint16)
+    for high in (3, 16):
+        with pytest.raises(DataError, match=rf"a\.dcm: .*values of 12 bits end at bit {high} of 16; expected bit 11 to 15"):
+            open_scan(write_dicom(tmp_path / "a.dcm", values, BitsStored=12, HighBit=high))
+    with pytest.raises(DataError, match=r"a\.dcm: .*values end at bit 15, but those of frame 1 end at bit 11 or below; correct HighBit"):
+        open_scan(write_dicom(tmp_path / "a.dcm", values, BitsStored=12, HighBit=15)).frame(0)
+    assert shown(write_dicom(tmp_path / "a.dcm", values.astype(np.uint8), HighBit=0)) == [[0, 7], [9, 255]]  # all bits are used
+
+
+def test_a_high_bit_of_compressed_pixels_is_refused(tmp_path: Path) -> None:
+    packed = pydicom.dcmread(write_dicom(tmp_path / "plain.dcm", np.arange(16, dtype=np.uint16).reshape(4, 4), BitsStored=12, HighBit=11))
+    packed.compress(JPEGLSLossless)
+    packed.HighBit = 15
+    packed.save_as(tmp_path / "a.dcm")
+    with pytest.raises(DataError, match=r"a\.dcm: .*of compressed pixels bit 11 is expected"):
+        open_scan(tmp_path / "a.dcm")
 
 
 def test_one_bit(tmp_path: Path) -> None:
@@ -196,6 +240,47 @@ def test_a_palette(tmp_path: Path, bits: int) -> None:
         elements[f"{channel}PaletteColorLookupTableData"] = table.tobytes()
     path = write_dicom(tmp_path / "a.dcm", np.array([[0, 1], [2, 2]], np.uint8), **elements)
     assert open_scan(path).frame(0).tolist() == [[[0, 0, 7], [255, 0, 0]], [[10, 20, 30], [10, 20, 30]]]
+
+
+def palette_of(colours: np.ndarray, told: int, first: int = 0, order: str = "<", count: int | None = None) -> dict[str, object]:
+    """Elements of a palette (N, 3); told: the bits of its entries as the descriptor has them."""
+    elements: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for channel, entries in zip(("Red", "Green", "Blue"), colours.T, strict=True):
+        elements[f"{channel}PaletteColorLookupTableDescriptor"] = [len(entries) if count is None else count, first, told]
+        data = np.ascontiguousarray(entries)
+        words = data.view("<u2") if data.dtype == np.uint8 else data
+        elements[f"{channel}PaletteColorLookupTableData"] = words.astype(f"{order}u2").tobytes()
+    return elements
+
+
+PALETTE = np.array([[0, 0, 7], [255, 0, 0], [10, 20, 30], [40, 50, 60]], np.uint8)
+
+
+@pytest.mark.parametrize("told", [8, 16])
+def test_eight_bits_in_a_palette_of_words_are_as_bright_as_they_are(tmp_path: Path, told: int) -> None:
+    path = write_dicom(tmp_path / "a.dcm", np.array([[0, 1], [2, 3]], np.uint8), **palette_of(PALETTE.astype(np.uint16), told))
+    assert open_scan(path).frame(0).reshape(4, 3).tolist() == PALETTE.tolist()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize("wide", [False, True])
+def test_palettes_of_either_byte_order(tmp_path: Path, syntax: pydicom.uid.UID, wide: bool) -> None:
+    colours = PALETTE.astype(np.uint16) << 8 if wide else PALETTE
+    elements = palette_of(colours, 16 if wide else 8, order="<" if syntax.is_little_endian else ">")
+    path = write_dicom(tmp_path / "a.dcm", np.array([[0, 1], [2, 3]], np.uint16), syntax=syntax, **elements)
+    assert open_scan(path).frame(0).reshape(4, 3).tolist() == PALETTE.tolist()
+
+
+def test_values_outside_a_palette_have_its_first_and_last_colour(tmp_path: Path) -> None:
+    values = np.array([[0, 100], [103, 356]], np.uint16)
+    path = write_dicom(tmp_path / "a.dcm", values, **palette_of(PALETTE, 8, first=100))
+    assert open_scan(path).frame(0).reshape(4, 3).tolist() == PALETTE[[0, 0, 3, 3]].tolist()
+
+
+def test_a_palette_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((2, 2), np.uint8), **palette_of(PALETTE.astype(np.uint16), 16, count=6))
+    with pytest.raises(DataError, match=r"a\.dcm: frame 1 has a palette of 8 bytes for 6 colours"):
+        open_scan(path).frame(0)
 
 
 # Encodings

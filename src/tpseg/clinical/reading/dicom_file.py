@@ -60,6 +60,8 @@ class DicomFile:
     photometric: str
     _inflated: bytes | None = None
     """All pixels, where the file is deflated as a whole."""
+    _shift: int = 0
+    """Unused bits below those of a value: old scanners left-align their 12 bits in 16."""
 
     def __init__(self, path: Path) -> None:
         """Raises DataError for a file that is damaged, no DICOM, without an image, or larger than can be read."""
@@ -77,7 +79,7 @@ class DicomFile:
     def stored(self, index: int) -> tuple[np.ndarray, str]:
         """Frame `index` as stored, (H, W) or (H, W, 3) of the file's number type, and its photometric interpretation.
 
-        Subsampled colours are filled in, unused high bits dropped. Raises DataError if it cannot be decoded.
+        Subsampled colours are filled in, unused bits above and below dropped. Raises DataError if it cannot be decoded.
         """
         with reading(self.path, "DICOM"):
             if self._inflated is not None:
@@ -97,7 +99,17 @@ class DicomFile:
         if values.shape[:2] != self.size:
             height, width = values.shape[:2]
             raise DataError(f"{self.path}: frame {index + 1} is {width}x{height}, its header says {self.size[1]}x{self.size[0]}")
-        return values, photometric
+        return self._aligned(values, index) if self._shift else values, photometric
+
+    def _aligned(self, values: np.ndarray, index: int) -> np.ndarray:
+        """Values whose lowest bit is bit 0; raises DataError where they plainly are so already."""
+        plain = values.view(f"u{values.dtype.itemsize}")
+        if (plain & (1 << self._shift) - 1).any() and not (plain >> int(self.header.BitsStored)).any():
+            raise DataError(
+                f"{self.path}: its header says that values end at bit {self.header.HighBit}, but those of frame {index + 1} end at bit "
+                f"{int(self.header.BitsStored) - 1} or below; correct HighBit, or export the image again"
+            )
+        return values >> self._shift
 
     def _decoded(self, stream: bytes, index: int, options: dict[str, Any]) -> tuple[np.ndarray, str]:
         try:
@@ -189,6 +201,22 @@ class DicomFile:
         if self._keyword != "PixelData":
             for integers_only in ("pixel_representation", "bits_stored"):
                 self._options.pop(integers_only)
+        else:
+            self._align()
+
+    def _align(self) -> None:
+        """Where in its bits a value lies, by HighBit; raises DataError where the header contradicts itself."""
+        allocated, stored = int(self._options["bits_allocated"]), int(self._options["bits_stored"])
+        high = int(self.header.get("HighBit", stored - 1))
+        if high == stored - 1 or stored >= allocated:  # all bits are used, whatever HighBit says
+            return
+        shown = f"{self.path}: its header says that values of {stored} bits end at bit {high} of {allocated}"
+        if not stored <= high < allocated:
+            raise DataError(f"{shown}; expected bit {stored - 1} to {allocated - 1}: correct HighBit, or export the image again")
+        if self._syntax not in (*NATIVE, RLELossless):
+            raise DataError(f"{shown}; of compressed pixels bit {stored - 1} is expected: export the image again, uncompressed")
+        self._shift = high + 1 - stored
+        self._options["bits_stored"] = high + 1
 
     def _transfer_syntax(self) -> UID:
         """How the pixels are encoded; raises DataError where the file contradicts itself or no decoder is installed."""

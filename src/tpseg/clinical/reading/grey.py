@@ -96,7 +96,13 @@ def voi_table(header: Dataset) -> tuple[int, np.ndarray] | None:
     entries, start, bits = (int(value) for value in tables[0].LUTDescriptor)
     data = tables[0].LUTData
     values = np.frombuffer(data, "<u2" if header.original_encoding[1] else ">u2") if isinstance(data, bytes) else np.asarray(data)
-    return start, np.clip(values[: entries or 2**16].astype(np.float64) / (2**bits - 1), 0, 1)
+    values = values[: entries or 2**16].astype(np.float64)
+    return start, np.clip(values / (2 ** depth_of(values, bits) - 1), 0, 1)
+
+
+def depth_of(entries: np.ndarray, told: int) -> int:
+    """Bits of a look-up table's entries: 8 if none exceeds 255, whatever is told, else all would be black."""
+    return 8 if told > 8 and entries.size and entries.max() <= 255 else told
 
 
 def extent(stored: np.ndarray, grey: Grey, header: Dataset) -> tuple[float, float]:
@@ -115,13 +121,33 @@ def extent(stored: np.ndarray, grey: Grey, header: Dataset) -> tuple[float, floa
 
 
 def palette_to_rgb(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """Indices (H, W) into the file's palette as RGB, (H, W, 3) uint8."""
+    """Indices (H, W) into the file's palette as RGB, (H, W, 3) uint8; below and above it its first and last colour."""
+    start = int(header.RedPaletteColorLookupTableDescriptor[1])
+    colours = palette(header)
+    return in_strips(stored, lambda strip: colours[np.clip(strip.astype(np.int64) - start, 0, len(colours) - 1)])
 
-    def convert(strip: np.ndarray) -> np.ndarray:
-        colours = apply_color_lut(strip, header)[..., :3]
-        return colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8)
 
-    return in_strips(stored, convert)
+def palette(header: Dataset) -> np.ndarray:
+    """The colours of a file's palette, (N, 3) uint8, DICOM PS3.3 C.7.6.3.1.5 and 6."""
+    count, start, _ = (int(value) for value in header.RedPaletteColorLookupTableDescriptor)
+    count = count or 2**16
+    if "RedPaletteColorLookupTableData" in header:
+        order = "<u2" if header.original_encoding[1] else ">u2"
+        data = [header[f"{colour}PaletteColorLookupTableData"].value for colour in ("Red", "Green", "Blue")]
+        table = np.stack([_entries(one, count, order) for one in data], axis=1)
+    else:
+        table = apply_color_lut(np.arange(start, start + count), header)[..., :3]
+    return (table >> (depth_of(table, 8 * table.dtype.itemsize) - 8)).astype(np.uint8)
+
+
+def _entries(data: bytes, count: int, order: str) -> np.ndarray:
+    """A colour's look-up table, (N,): words, or bytes of which two lie in a word, the first in its low half."""
+    words = np.frombuffer(data + b"\0" * (len(data) % 2), order).astype("<u2")
+    if len(words) >= count:
+        return words[:count]
+    if len(data) not in (count, count + count % 2):
+        raise DataError(f"has a palette of {len(data):,} bytes for {count} colours; is the file complete?")
+    return words.view(np.uint8)[:count]
 
 
 def colour_to_rgb(stored: np.ndarray, photometric: str, bits: int) -> np.ndarray:
