@@ -73,7 +73,9 @@ def test_another_seed_gives_other_weights(whole, discs, tmp_path):
         pytest.param(3, 0, {"precision": "bf16"}, 0, id="after epoch 3, bfloat16"),
         pytest.param(2, 0, {"precision": "bf16"}, 2, id="after epoch 2, bfloat16, two workers"),
         pytest.param(2, 1, {}, 0, id="inside epoch 3"),
-        pytest.param(2, 1, {"accumulate": 2}, 0, id="inside epoch 3, accumulating"),
+        pytest.param(
+            2, 3, {"batch_size": 2, "accumulate": 2, "checkpoint_minutes": 0}, 0, id="inside epoch 3, between two passes of its second step"
+        ),
         pytest.param(2, 0, {"schedule": "plateau", "warmup": 0.0, "early_stopping": 3}, 0, id="plateau and early stopping"),
     ],
 )
