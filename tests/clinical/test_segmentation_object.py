@@ -283,6 +283,8 @@ class TestManyFrames:
         np.testing.assert_array_equal(found[..., 0], masks)
         np.testing.assert_array_equal(found[..., 1], ~masks)
         assert {frame for _, frame in sources(out)} == set(range(1, frames + 1))
+        places = [one.FrameContentSequence[0].InStackPositionNumber for one in dcmread(out).PerFrameFunctionalGroupsSequence]
+        assert places == [frame for _, frame in sources(out)]  # both count from 1
         invented = {"FrameOfReferenceUID", "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence", "PixelSpacing",
                     "ImagePositionPatient", "SliceThickness", "SpacingBetweenSlices", "DimensionOrganizationType"}  # fmt: skip
         assert not keywords(dcmread(out)) & invented

@@ -108,3 +108,16 @@ def test_every_validation_image_counts_once_and_all_processes_have_as_many(image
     assert {len(share) for share in shares} == {len(list(share)) for share in shares} == {-(-images // processes)}
     counted = [index for share in shares for index in list(share)[: share.own]]
     assert sorted(counted) == list(range(images))
+
+
+def test_a_run_that_goes_on_inside_an_epoch_leaves_out_what_it_has_seen_of_that_one_only() -> None:
+    shares = [share_of_training(TrainingSampler(range(24), seed=0, balance=False), 4, 1, rank, 2) for rank in (0, 1)]
+    for share in shares:
+        share.resume_at(1, 8)
+    for epoch in (0, 1, 2):
+        whole = TrainingSampler(range(24), seed=0, balance=False)
+        whole.set_epoch(epoch)
+        draws = list(whole)[8 if epoch == 1 else 0 :]
+        for share in shares:
+            share.set_epoch(epoch)
+            assert list(share) == draws[share.rank :: 2]

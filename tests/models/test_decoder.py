@@ -73,6 +73,14 @@ def test_the_fuser_starts_as_a_softmax_of_2_0_0_0() -> None:
     torch.testing.assert_close(out, torch.full((1, 1, 8, 8), 0.7112346 + 0.0962551 * 1110), atol=1e-3, rtol=0)
 
 
+def test_the_fuser_is_given_pgtd1_first_and_the_mix_has_its_size() -> None:
+    chain, routing = decoder((3, 2, 1)), Routing.of(TASK, 3)
+    chain.fuser = stir(LogitFuser(10, 3))
+    logits, (step3, step2, step1) = chain(FEATURES, TASK, routing)
+    assert logits.shape == (2, 1, 32, 48)
+    torch.testing.assert_close(logits, chain.fuser([step1.logits, step2.logits, step3.logits], FEATURES[3], routing))
+
+
 def test_the_mix_is_learned_for_each_task() -> None:
     fuser = LogitFuser(2, 2)
     fuser.mix[1].data = torch.tensor([0.0, 0.0, 100.0, 0.0])  # PGTD3 alone

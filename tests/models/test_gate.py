@@ -99,6 +99,13 @@ def test_temperature_divides_the_logits_of_the_other_readings() -> None:
 
 
 @pytest.mark.parametrize("reading", READINGS)
+def test_the_logits_of_other_tasks_change_nothing(reading: str) -> None:
+    logits, temperature = noise(5, 12) * 3, torch.tensor(0.5)
+    alone = torch.stack([READINGS[reading].weights(row, temperature) for row in logits])
+    torch.testing.assert_close(READINGS[reading].weights(logits, temperature), alone)
+
+
+@pytest.mark.parametrize("reading", READINGS)
 def test_every_reading_starts_with_half_the_blocks_shared(reading: str) -> None:
     """The middle one of 12 blocks is at ½, which rounding may take for less; `per_block` crosses ½ between the 6th and the 7th."""
     gate = SplitGate(1, 12, reading)
