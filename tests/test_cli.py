@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,10 +18,13 @@ import pandas as pd
 import pytest
 from miniature import TASKS, settings_file, write_discs
 from PIL import Image
+from rich.console import Group
+from rich.table import Table
 
 from tpseg.arguments import Outcome, Verb, build_parser
 from tpseg.cli import VERBS, main
 from tpseg.cli.learn import way_to_trunk
+from tpseg.cli.words import SafeConsole
 from tpseg.data.manifest import read_dataset
 from tpseg.recipe import LesionModule
 
@@ -412,3 +416,13 @@ def test_the_next_command_names_the_trunk_s_file_if_the_model_needs_it(tmp_path:
     (tmp_path / "sam2.pt").touch()
     assert way_to_trunk(str(tmp_path / "sam2.pt")).startswith(f" --weights {tmp_path}/sam2.pt (or TPSEG_WEIGHTS={tmp_path}/sam2.pt ")
     assert way_to_trunk("facebook/sam2-hiera-large") == way_to_trunk(None) == ""
+
+
+def test_no_table_cuts_a_word_on_a_narrow_screen(monkeypatch):
+    """And a study's ids, which --rows takes, stand in one line."""
+    text, table = io.StringIO(), Table("task", "number")
+    table.add_row("retinal_pigment_epithelium_detachment", "12345678901234567890")
+    SafeConsole(file=text, width=30).print(Group(table))
+    assert "…" not in text.getvalue()
+    cells = [[cell.strip() for cell in line.split("│")[1:3]] for line in text.getvalue().splitlines() if line.startswith("│")]
+    assert ["".join(column) for column in zip(*cells, strict=True)] == ["retinal_pigment_epithelium_detachment", "12345678901234567890"]

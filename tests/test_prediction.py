@@ -20,6 +20,7 @@ from tpseg.data.formats import open_image, read_image, read_mask
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
 from tpseg.faults import OutOfMemory
+from tpseg.overlay import RESEARCH, strip
 from tpseg.prediction import Failure, Segmenter, as_rgb, choose_tasks, predict_files
 from tpseg.prediction.files import output_names
 
@@ -219,6 +220,8 @@ def test_probabilities_are_16_bit_and_overlays_show_the_picture(segmenter, folde
     prediction = segmenter(source, "bright_disc")
     np.testing.assert_allclose(values / 65535, prediction.probability, atol=1e-5)
     overlay, original = read_image(tmp_path / "out" / "a_overlay.png"), read_image(source)
+    below, overlay = overlay[len(original) :], overlay[: len(original)]
+    assert np.array_equal(below, strip(original.shape[1], f"bright_disc · {segmenter.identity.words} · {RESEARCH}"))
     assert np.array_equal(overlay[~prediction.mask], original[~prediction.mask])
     assert prediction.mask.any()
     assert (overlay[prediction.mask] != original[prediction.mask]).any(axis=-1).mean() > 0.9

@@ -6,11 +6,16 @@ Every message names the file or key at fault, what was found, what was expected 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 LONGEST = 1500
 """Letters of a message: a file's own words may be in it, and they may be millions. The middle is cut: a loading process's error
 ends with the sentence that counts, after its stack trace."""
+
+
+OBJECT = re.compile(r" ?<[\w.]+(?: object)? at 0x[0-9a-fA-F]+>")
+"""How Python writes an object that has no name: libraries put the file they were given into their messages."""
 
 
 class TPSegError(Exception):
@@ -19,7 +24,7 @@ class TPSegError(Exception):
     exit_code = 1
 
     def __init__(self, message: str = "") -> None:
-        half = LONGEST // 2
+        message, half = OBJECT.sub("", message), LONGEST // 2
         super().__init__(message if len(message) <= LONGEST else f"{message[:half]} ... (cut) ... {message[-half:]}")
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from tpseg.bulk.manifest import read_manifest
 from tpseg.bulk.pipeline import SEPARATOR, Worker, decode, model_sha256, read_pixels, write
 from tpseg.bulk.store import Folder
+from tpseg.clinical.writing.identity import ModelIdentity
 from tpseg.data.formats import read_image
 from tpseg.errors import DataError
 from tpseg.prediction import Segmenter, predict_files
@@ -52,7 +53,7 @@ def batch(paths: list[Path], tasks: str = BOTH) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_files_are_those_of_the_local_engine(trained, images, tmp_path, batch_size):
     out, local = Folder(str(tmp_path / "bulk")), tmp_path / "local"
-    written = write(worker(trained, batch_size)(decode(batch(images), 64)), out.address(), True, True)
+    written = write(worker(trained, batch_size)(decode(batch(images), 64)), out.address(), True, True, ModelIdentity.of(trained).words)
     list(predict_files(Segmenter(trained, device="cpu"), images, ["bright_disc", "dark_disc"], local, probability=True, overlay=True))
     expected = sorted(str(path.relative_to(local)) for path in local.rglob("*.png"))
     assert len(expected) == 5 * 2 * 3

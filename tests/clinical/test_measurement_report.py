@@ -59,7 +59,7 @@ def test_area_and_longest_diameter_of_each_slice_in_millimetres(series, tmp_path
     assert numbers(first)["Area"] == (30 * 0.125, "mm2")
     length, unit = numbers(first)["Long axis"]
     assert unit == "mm"
-    assert length == pytest.approx(math.hypot(3 * 0.5, 9 * 0.25))  # longer than hypot(2 * 0.5, 10 * 0.25)
+    assert length == pytest.approx(math.hypot(3 * 0.5, 9 * 0.25), rel=1e-5)  # longer than hypot(2 * 0.5, 10 * 0.25)
     assert numbers(first)["Number of lesions"] == (1, "1")
     assert numbers(second)["Area"] == (31 * 0.125, "mm2")
     assert numbers(second)["Number of lesions"] == (2, "1")
@@ -69,10 +69,21 @@ def test_volume_of_a_stack(series, tmp_path):
     report, segmentation = write(series, {NODULE: box(5)}, tmp_path)
     (group,) = report.get_volumetric_roi_measurement_groups()
     assert numbers(group)["Volume"] == (61 * 0.125 * 2.5, "mm3")
-    assert numbers(group)["Long axis"][0] == pytest.approx(math.hypot(1.5, 2.25))
+    assert numbers(group)["Long axis"][0] == pytest.approx(math.hypot(1.5, 2.25), rel=1e-5)
     assert group.referenced_segment.referenced_sop_instance_uid == segmentation.SOPInstanceUID
     assert group.referenced_segment.referenced_segment_numbers == [1]
     assert group.referenced_segment.source_series_for_segmentation.value == series.headers[0].SeriesInstanceUID
+
+
+def test_numbers_have_as_many_digits_as_a_person_reads(tmp_path):
+    """Of spacings as scanners write them, whose products have 17 digits."""
+    files = write_series(tmp_path / "series", np.zeros((5, 20, 30), np.int16), spacing=(2.0, 0.683594, 0.683594))
+    scan = DicomScan(files, tmp_path / "series", "series")
+    write(scan, {NODULE: box(5)}, tmp_path)
+    texts = [str(one.value) for one in dcmread(tmp_path / "out_report.dcm").iterall() if one.keyword == "NumericValue"]
+    assert len(texts) == 2 + 2 * 3
+    assert max(map(len, texts)) <= 8
+    assert f"{61 * 0.683594**2 * 2:.6g}" in [f"{float(text):.6g}" for text in texts]
 
 
 def test_each_group_refers_to_the_frame_of_the_segmentation_that_it_measures(series, tmp_path):
@@ -151,7 +162,7 @@ def test_pixels_where_the_file_does_not_say_how_large_they_are_in_the_patient(tm
     report, _ = write(photo(tmp_path, **elements), {NODULE: box(2)[1:]}, tmp_path)
     (group,) = report.get_planar_roi_measurement_groups()
     assert numbers(group)["Area"] == (30, "{pixels}")
-    assert numbers(group)["Long axis"] == (pytest.approx(math.hypot(2, 10)), "{pixels}")
+    assert numbers(group)["Long axis"] == (pytest.approx(math.hypot(2, 10), rel=1e-5), "{pixels}")
     assert report.get_volumetric_roi_measurement_groups() == []
 
 
@@ -161,7 +172,7 @@ def test_millimetres_of_an_ultrasound_region(tmp_path):
     report, _ = write(scan, {NODULE: box(2)[1:]}, tmp_path)
     found = numbers(report.get_planar_roi_measurement_groups()[0])
     assert found["Area"] == (pytest.approx(30 * 0.3 * 0.2), "mm2")
-    assert found["Long axis"] == (pytest.approx(math.hypot(2 * 0.3, 10 * 0.2)), "mm")
+    assert found["Long axis"] == (pytest.approx(math.hypot(2 * 0.3, 10 * 0.2), rel=1e-5), "mm")
 
 
 def test_a_clip_is_measured_frame_by_frame_and_has_no_volume(tmp_path):

@@ -203,7 +203,8 @@ def test_a_nifti_becomes_a_nifti_on_the_same_grid(run: Run, segmenter: Segmenter
     values = np.asarray(probability.dataobj)
     assert probability.get_data_dtype() == np.float32
     assert np.array_equal(values > 0.5, np.asarray(mask.dataobj) == 1)
-    assert read_image(tmp_path / "out" / "brain_overlay" / "0003.png").shape == (*scan.size, 3)
+    height, *rest = read_image(tmp_path / "out" / "brain_overlay" / "0003.png").shape
+    assert (height > scan.size[0], rest) == (True, [scan.size[1], 3])  # the caption is below
 
 
 def test_a_volume_is_cut_along_the_axis_asked_for(run: Run, segmenter: Segmenter, tmp_path: Path) -> None:
@@ -239,7 +240,9 @@ def test_a_video_becomes_a_lossless_one_and_an_overlay_to_look_at(run: Run, segm
     assert files(tmp_path / "out") == ["colon.mkv", "colon_overlay.mp4"]
     masks = expected(segmenter, path, "bright_disc")
     assert np.array_equal(frames_of(tmp_path / "out" / "colon.mkv", "gray"), masks * 255)
-    assert frames_of(tmp_path / "out" / "colon_overlay.mp4", "rgb24").shape == (7, 48, 64, 3)
+    shown = frames_of(tmp_path / "out" / "colon_overlay.mp4", "rgb24")
+    assert (len(shown), shown.shape[1] > 48, *shown.shape[2:]) == (7, True, 64, 3)  # the caption is below
+    assert shown[:, 48:].mean() < 100 < shown[:, :48].mean()
     for name in ("colon.mkv", "colon_overlay.mp4"):
         with av.open(str(tmp_path / "out" / name)) as container:
             assert container.streams.video[0].average_rate == 12
@@ -360,7 +363,7 @@ def test_tiles_give_what_monai_s_sliding_window_gives(run: Run, segmenter: Segme
         mask = np.asarray(open_image(tmp_path / "out" / task / "slide.png")) == 255
         assert np.array_equal(mask, probability > 0.5)
         assert 0 < mask.mean() < 0.9
-        overlay = read_image(tmp_path / "out" / task / "slide_overlay.png")
+        overlay = read_image(tmp_path / "out" / task / "slide_overlay.png")[: len(mask)]
         assert np.array_equal(overlay[~mask], pixels[~mask])
 
 

@@ -18,13 +18,14 @@ from filelock import FileLock
 from miniature import config, write_discs
 
 from tpseg.cli import main
+from tpseg.cli.words import out_console
 from tpseg.data.manifest import read_dataset
 from tpseg.data.phantoms import write_phantoms
 from tpseg.errors import UsageError
 from tpseg.studies import conduct
 from tpseg.studies import run as study_run
 from tpseg.studies.cell import SCORES
-from tpseg.studies.plan import Cell
+from tpseg.studies.plan import Cell, read_study
 from tpseg.studies.run import Failure, cell_folder, run_cells
 
 
@@ -108,7 +109,9 @@ def test_two_studies_do_not_work_in_one_folder(tmp_path: Path) -> None:
         run([a_cell(tasks)], tasks, tmp_path)
 
 
-def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_the_plan_and_trains_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks = write_discs(tmp_path / "data")
     budget = tmp_path / "mini.yaml"
     budget.write_text("config: small\nsteps: 4\nvalidations: 2\nmodel: {image_size: 32}\n")
@@ -129,6 +132,10 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(tmp_path: Path, capsys: py
     printed = capsys.readouterr().out
     assert "w/o PGTD1" in printed
     assert "10 models, 10 to train" in printed
+    monkeypatch.setattr(out_console, "_width", 60)
+    assert main(arguments) == 0
+    narrow = capsys.readouterr().out
+    assert all(re.search(rf"^│ {row.id} +│", narrow, re.MULTILINE) for row in read_study("table4").rows)  # which --rows takes
     assert re.search(r"Basis of the time: [\d.]+ s a step of 2 images of 32 px on \w+", printed)
     assert not (tmp_path / "out").exists()
 

@@ -24,7 +24,7 @@ from tpseg.data.formats import read_image
 from tpseg.data.transforms import normalise, resize_image, resize_map, to_tensor
 from tpseg.errors import DataError
 from tpseg.files import ends_all, why_not_written
-from tpseg.overlay import draw_overlay
+from tpseg.overlay import draw_overlay, with_caption
 
 SEPARATOR = "\0"
 """Between the tasks and between the masks of an image, in one column: no file name has this character."""
@@ -110,18 +110,21 @@ class Worker:
         }
 
 
-def write(batch: Columns, out: str, probability: bool, overlay: bool) -> Columns:
-    """Write the masks of a block and then the part of the manifest that lists them; returns `image`, `task` and `error`."""
+def write(batch: Columns, out: str, probability: bool, overlay: bool, model: str = "") -> Columns:
+    """Write the masks of a block and then the part of the manifest that lists them; returns `image`, `task` and `error`.
+
+    model: what overlays call the model.
+    """
     torch.set_num_threads(1)
     folder = Folder(out)
     rows = ({name: batch[name][i] for name in batch} for i in range(len(batch["image"])))
     with ThreadPoolExecutor(STREAMS) as pool:
-        lines = list(pool.map(lambda row: write_one(folder, row, probability, overlay), rows))
+        lines = list(pool.map(lambda row: write_one(folder, row, probability, overlay, model), rows))
     write_part(folder, lines)
     return {name: np.array([line[name] for line in lines], object) for name in ("image", "task", "error")}
 
 
-def write_one(folder: Folder, row: Columns, probability: bool, overlay: bool) -> dict[str, Any]:
+def write_one(folder: Folder, row: Columns, probability: bool, overlay: bool, model: str = "") -> dict[str, Any]:
     """Write the files of one image and task, the mask last; returns their line of the manifest.
 
     Raises OSError if the store refuses what it would refuse of the next one too, or does not say what it refuses: that ends the run.
@@ -143,7 +146,7 @@ def write_one(folder: Folder, row: Columns, probability: bool, overlay: bool) ->
     try:
         if overlay:
             image = read_pixels(line["image"])
-            folder.put(f"{name}_overlay.png", encode(draw_overlay(image, found > 0.5)))
+            folder.put(f"{name}_overlay.png", encode(with_caption(draw_overlay(image, found > 0.5), line["task"], model)))
         if probability:
             folder.put(f"{name}_probability.png", encode(np.round(found * 65535).astype(np.uint16)))
         folder.put(line["mask"], content)

@@ -22,6 +22,7 @@ from tpseg.bulk.manifest import KEY, Settings, open_manifest, read_manifest
 from tpseg.bulk.pipeline import SEPARATOR, Worker, decode, model_sha256, write
 from tpseg.bulk.pool import Node, Pool, plan_pool
 from tpseg.bulk.store import Folder
+from tpseg.clinical.writing.identity import ModelIdentity
 from tpseg.errors import DataError, UsageError, install
 from tpseg.prediction import Segmenter
 
@@ -120,7 +121,8 @@ def predict_bulk(
                 "threads": pool.threads,
                 "batch_size": batch_size,
             }
-            writing = {"out": folder.address(), "probability": probability, "overlay": overlay}
+            named = ModelIdentity.of(model).words if overlay else ""
+            writing = {"out": folder.address(), "probability": probability, "overlay": overlay, "model": named}
             for _ in watch(stream(left, pool, size, batch_size, worker, writing), len(left), "segmenting"):
                 pass
         recorded = read_manifest(folder, endings)

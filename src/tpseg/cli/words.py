@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
 from tpseg.foreign import printable
 from tpseg.log_file import LoggedConsole
@@ -23,9 +24,15 @@ Split = Literal["train", "val", "test"]
 
 
 class SafeConsole(LoggedConsole):
-    """A console to which no file name and no file's text can send control characters: they are spelled out."""
+    """A console to which no file name and no file's text can send control characters: they are spelled out.
+
+    Its tables cut no word on a narrow screen: what has no room goes on in the next line.
+    """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, Table):
+            for column in renderable.columns:
+                column.overflow = "fold"
         for segment in super().render(renderable, options):
             text = segment.text
             if segment.control or text.isprintable():

@@ -247,7 +247,8 @@ def open_job(found: Found, name: str, plan: Plan) -> Job:
         views = [View(open_scan(found, window=window, axis=plan.axis), tasks) for window, tasks in groups.items()]
         known = plan.segmenter.tasks
         tasks = [known[known.id(task)] for task in asked]
-        target = Target(name, {task: plan.folders[task] for task in asked}, plan.out)  # of all tasks where `auto` might have found any
+        folders = {task: plan.folders[task] for task in asked}  # of all tasks where `auto` might have found any
+        target = Target(name, folders, plan.out, plan.segmenter.named if plan.wanted.overlay else "")
         sinks = open_sinks(views[0].scan, target, tasks, plan.wanted, lambda: plan.segmenter.identity)
         return Job(found, plan, views, sinks)
     except DataError as error:

@@ -149,6 +149,11 @@ class Segmenter:
             raise UsageError("a model in memory has no name that a DICOM file could give it; save it and open the Segmenter from there")
         return ModelIdentity.of(self.source)
 
+    @property
+    def named(self) -> str:
+        """What pictures call the model."""
+        return "a model in memory" if self.source is None else self.identity.words
+
     @cached_property
     def adviser(self) -> Adviser | None:
         """Judges images by what calibration found; None for a model that was not calibrated, and, with a warning, for a record that

@@ -95,7 +95,7 @@ def plan_table(plan: Plan, jobs: int) -> Group:
     for study in plan.studies:
         table = Table(title=f"{study.name}: {study.title}", title_justify="left")
         for heading in ("row", "setting", "models", "finished", "steps each", "hours"):
-            table.add_column(heading, justify="left" if heading in ("row", "setting") else "right")
+            table.add_column(heading, justify="left" if heading in ("row", "setting") else "right", no_wrap=heading == "row")
         for row in study.rows:
             mine = [cell for cell in plan.cells[study.name] if cell.row == row.id]
             finished = sum(cell.key not in waiting for cell in mine)

@@ -129,8 +129,8 @@ class Table:
         """
         kept = [position for position, heading in enumerate(self.headings) if heading.over not in without]
         shown = RichTable(title=Text(self.title), title_justify="left")
-        for text in self.label_headings:
-            shown.add_column(Text(text))
+        for number, text in enumerate(self.label_headings):
+            shown.add_column(Text(text), no_wrap=number == 0)  # what --rows takes
         for position in kept:
             shown.add_column(Text(str(self.headings[position])), justify="right")
         styles = {"best": "bold", "second": "underline", "": ""}

@@ -23,6 +23,11 @@ class ModelIdentity:
     name: str = "tpseg"
     version: str = version("tpseg")
 
+    @property
+    def words(self) -> str:
+        """For a picture: short, and enough to tell one model from another."""
+        return f"{self.name} {self.version}, model {self.sha256[:8]}"
+
     @classmethod
     def of(cls, source: Path | str) -> ModelIdentity:
         """Of a model folder, a run folder, a hub id or an exported file; reads the weights once, to hash them."""

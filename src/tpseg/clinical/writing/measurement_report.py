@@ -144,7 +144,7 @@ def groups_of(scan: DicomScan, task: Task, masks: np.ndarray, number: int, segme
                 source_series=SourceSeriesForSegmentation(scan.headers[0].SeriesInstanceUID),
             ),
             measurements=[
-                Measurement(codes.SCT.Volume, volume(masks, spacing, scan.slice_spacing), codes.UCUM.CubicMillimeter),
+                Measurement(codes.SCT.Volume, readable(volume(masks, spacing, scan.slice_spacing)), codes.UCUM.CubicMillimeter),
                 longest(max(measured.values(), key=length), codes.UCUM.Millimeter),
             ],
         )
@@ -161,11 +161,16 @@ def groups_of(scan: DicomScan, task: Task, masks: np.ndarray, number: int, segme
                 source_image=SourceImageForSegmentation(header.SOPClassUID, header.SOPInstanceUID, None if of_many is None else [of_many]),
             ),
             measurements=[
-                Measurement(codes.SCT.Area, found.area, PIXELS if spacing is None else codes.UCUM.SquareMillimeter),
+                Measurement(codes.SCT.Area, readable(found.area), PIXELS if spacing is None else codes.UCUM.SquareMillimeter),
                 longest(found, PIXELS if spacing is None else codes.UCUM.Millimeter),
                 Measurement(LESIONS, found.parts, codes.UCUM.NoUnits),
             ],
         )
+
+
+def readable(value: float) -> float:
+    """A measure to six digits: more than a pixel is worth, and what a person can read."""
+    return float(f"{value:.6g}")
 
 
 def length(found: Measures) -> float:
@@ -173,4 +178,4 @@ def length(found: Measures) -> float:
 
 
 def longest(found: Measures, unit: Code) -> Measurement:
-    return Measurement(codes.SCT.LongAxis, length(found), unit)
+    return Measurement(codes.SCT.LongAxis, readable(length(found)), unit)

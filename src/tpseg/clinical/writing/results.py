@@ -19,7 +19,7 @@ from tpseg.clinical.reading.scan import Scan
 from tpseg.clinical.regions import BAND, reduce
 from tpseg.errors import UsageError
 from tpseg.files import replacing, replacing_folder
-from tpseg.overlay import draw_overlay
+from tpseg.overlay import draw_overlay, with_caption
 from tpseg.tasks import Task
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class Target:
     folders: Mapping[str, Path]
     """By task."""
     out: Path
+    model: str = ""
+    """What overlays call the model that made them."""
 
     def file(self, task: str, ending: str, suffix: str) -> Path:
         return self.folders[task] / f"{self.name}{ending}{suffix}"
@@ -135,7 +137,7 @@ class PngSink(Sink):
         for task, found in part.maps.items():
             for kind in self.kinds:
                 if kind == "_overlay":
-                    values = part.overlay(task)
+                    values = with_caption(part.overlay(task), task, self.target.model)
                 elif kind == "_probability":
                     assert found.probability is not None
                     values = sixteen_bit(found.probability)
@@ -221,7 +223,7 @@ class VideoSink(Sink):
         require("av")
         from tpseg.clinical.writing.video import rate_of
 
-        self.kind, self.rate = kind, rate_of(scan.path)
+        self.kind, self.rate, self.model = kind, rate_of(scan.path), target.model
         self._stack = ExitStack()
         suffix = ".mkv" if kind == "" else ".mp4"
         self._places = [target.file(task, kind, suffix) for task in target.folders]
@@ -231,7 +233,8 @@ class VideoSink(Sink):
 
     def write(self, part: Part) -> None:
         for task, found in part.maps.items():
-            self._drawn[part.index, task] = part.overlay(task) if self.kind else found.mask.view(np.uint8) * np.uint8(255)
+            mask = found.mask.view(np.uint8) * np.uint8(255)
+            self._drawn[part.index, task] = with_caption(part.overlay(task), task, self.model) if self.kind else mask
 
     def append(self, part: Part) -> None:
         from tpseg.clinical.writing.video import Video
