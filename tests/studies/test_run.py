@@ -132,7 +132,7 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
     printed = capsys.readouterr().out
     assert "w/o PGTD1" in printed
     assert "10 models, 10 to train" in printed
-    monkeypatch.setattr(out_console, "_width", 60)
+    monkeypatch.setattr(out_console, "_width", 40)
     assert main(arguments) == 0
     narrow = capsys.readouterr().out
     assert all(re.search(rf"^│ {row.id} +│", narrow, re.MULTILINE) for row in read_study("table4").rows)  # which --rows takes
