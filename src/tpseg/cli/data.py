@@ -114,6 +114,8 @@ def data_prepare(
         raise DataError(f"{error}: look at the pairs with {shlex.join([*works, '--preview'])}, then leave out --preview") from error
     for line in left_out_lines(done.left_out):
         error_console.print(line)
+    if done.hint:
+        error_console.sentence(f"warning: {done.hint}", style="yellow")
     task_name = made_of.task.name
     out_console.print(f"{task_name}: {done.counts}")
     out_console.print(f"{'wrote' if done.anew else 'there already:'} {done.folder} and the task '{task_name}' in {done.tasks_file}")
@@ -204,6 +206,7 @@ def data_split(
     seed: int = 0,
     tasks: Path | None = None,
     overwrite: bool = False,
+    max_left_out: float = 0.05,
 ) -> Outcome:
     """Split a folder of image-mask pairs into train, val and test, whole groups at a time, and add it to a tasks.yaml.
 
@@ -216,11 +219,18 @@ def data_split(
         seed: Another seed draws another split.
         tasks: The tasks.yaml to write; by default beside the folder.
         overwrite: Draw anew where a split.csv exists.
+        max_left_out: Share of the images that may be left out, without a mask or with several, before all is refused, 0 to 1.
     """
+    from tpseg.data.left_out import left_out_lines
     from tpseg.data.splits import split_folder
 
     target = tasks or folder.resolve().parent / "tasks.yaml"
-    table = split_folder(folder, task, modality, fractions, seed, group, target, overwrite)
+    drawn = split_folder(folder, task, modality, fractions, seed, group, target, overwrite, max_left_out)
+    for line in left_out_lines(drawn.left_out):
+        error_console.print(line)
+    if drawn.hint:
+        error_console.sentence(f"warning: {drawn.hint}", style="yellow")
+    table = drawn.table
     counts = ", ".join(f"{split} {number}" for split, number in table["split"].value_counts().items())
     out_console.print(f"wrote {folder / 'split.csv'} ({counts}) and the task '{task}' in {target}")
     return Outcome({"task": task, "tasks_file": target, "split": folder / "split.csv", "cases": table["split"].value_counts().to_dict()})

@@ -12,6 +12,13 @@ MAX_LEFT_OUT = 0.05
 """Share of the cases that may be lost before a data set is refused; a user who knows better gives `--max-left-out`."""
 
 
+DOCUMENTS = (
+    ".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".xml", ".yaml", ".yml", ".html", ".pdf", ".xls", ".xlsx", ".doc", ".docx",
+    ".py", ".m", ".ipynb", ".sh", ".raw", ".zraw",
+)  # fmt: skip
+"""Files that are about the data, or a header's voxels: that no case is made of them says nothing."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A file or a case that becomes no part of a data set, and why."""

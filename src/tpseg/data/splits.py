@@ -7,12 +7,15 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import yaml
 
 from tpseg.data.formats import IMAGE_SUFFIXES
+from tpseg.data.groups import suggest_groups
+from tpseg.data.left_out import DOCUMENTS, MAX_LEFT_OUT, LeftOut, check_share, refuse_losses
 from tpseg.data.manifest import SPLITS, read_entries
 from tpseg.errors import DataError, UsageError, few
 from tpseg.files import write_atomically
@@ -24,35 +27,44 @@ DRAWS = 100
 """Random assignments tried; the one nearest to the fractions is kept."""
 
 
-def pair_folder(images: Path, masks: Path) -> list[tuple[str, str]]:
-    """Pairs of image and mask, sorted, each named relative to its folder, sub-folders included.
+@dataclass(frozen=True)
+class Drawn:
+    """What `split_folder` has written, and what it has to say."""
+
+    table: pd.DataFrame
+    """The table written: image, mask, split, group and whatever else a list of cases had."""
+    left_out: list[LeftOut]
+    hint: str
+    """Groups that the names suggest, or ''."""
+
+
+def pair_folder(images: Path, masks: Path) -> tuple[list[tuple[str, str]], list[LeftOut]]:
+    """Pairs of image and mask, sorted, each named relative to its folder, sub-folders included; and what has no partner, or several.
 
     A pair has the same sub-folder and stem, of whatever suffix; the mask's stem may end in `_mask`, `_seg`,
-    `_segmentation`, `_gt` or `_label` besides. Raises DataError that lists what has no partner, or more than one.
+    `_segmentation`, `_gt` or `_label` besides.
     """
-    image_files, mask_files = _files_by_stem(images), _files_by_stem(masks)
+    (image_files, left_out), (mask_files, others) = _files_by_stem(images), _files_by_stem(masks)
+    left_out += others
     of_image: dict[str, list[str]] = {stem: [] for stem in image_files}
-    problems: dict[str, list[str]] = defaultdict(list)
     for stem, files in mask_files.items():
         partner = stem if stem in of_image else MASK_ENDING.sub("", stem)
         if partner in of_image:
             of_image[partner] += files
         else:
-            problems["masks without an image"] += files
-    for stem, files in image_files.items():
+            left_out += [LeftOut(f"{masks.name}/{file}", "a mask without an image") for file in files]
+    pairs = []
+    for stem, files in sorted(image_files.items()):
+        image, found = f"{images.name}/{files[0]}", of_image[stem]
         if len(files) > 1:
-            problems["images of one name"] += files
-        if not of_image[stem]:
-            problems["images without a mask"] += files
-        elif len(of_image[stem]) > 1:
-            problems["masks of one image"] += of_image[stem]
-    if problems:
-        listed = "; ".join(f"{what}: {few(files)}" for what, files in problems.items())
-        raise DataError(
-            f"{images} and {masks}: {listed}; expected one mask per image, of the same stem (mask stems may end in _mask, _seg, "
-            f"_segmentation, _gt or _label), as {', '.join(IMAGE_SUFFIXES)}"
-        )
-    return [(image_files[stem][0], of_image[stem][0]) for stem in sorted(image_files)]
+            left_out.append(LeftOut(image, "images of one name", f"also {', '.join(files[1:])}; keep one"))
+        elif len(found) > 1:
+            left_out.append(LeftOut(image, "several masks of one image", f"{', '.join(found)}; data prepare folder unites them"))
+        elif not found:
+            left_out.append(LeftOut(image, "an image without a mask"))
+        else:
+            pairs.append((files[0], found[0]))
+    return pairs, left_out
 
 
 def draw_split(table: pd.DataFrame, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0, group: str | None = None) -> pd.DataFrame:
@@ -86,40 +98,57 @@ def split_folder(
     group_pattern: str | None = None,
     tasks_file: Path | None = None,
     overwrite: bool = False,
-) -> pd.DataFrame:
+    most_left_out: float = MAX_LEFT_OUT,
+) -> Drawn:
     """Draw the splits of FOLDER, which has images/ and masks/; write FOLDER/split.csv and its entry in `tasks.yaml`.
 
     A split.csv without a column `split` is taken as the list of cases, its groups and other columns kept; one with that
     column is an earlier result and only `overwrite` replaces it, from the folder as it is now but with the groups it
-    named. `tasks_file` is FOLDER/../tasks.yaml if not given; its other entries are kept. Returns the table written.
-    Raises DataError or UsageError before anything is written.
+    named. `tasks_file` is FOLDER/../tasks.yaml if not given; its other entries are kept. What has no partner is left out;
+    `most_left_out` is the share that may be. Raises DataError or UsageError before anything is written.
     """
     Task(task, modality)
+    check_share(most_left_out)
     tasks_file = tasks_file or Path(os.path.abspath(folder)).parent / "tasks.yaml"
     split_file = folder / "split.csv"
     data = Path(os.path.relpath(split_file, tasks_file.parent)).as_posix()
     text = tasks_text(tasks_file, task, {"modality": modality, "data": data}, overwrite)
-    table = _list_cases(folder, split_file, overwrite)
+    table, left_out = _list_cases(folder, split_file, overwrite, most_left_out)
     if group_pattern is not None and not overwrite and table.get("group", pd.Series(dtype=str)).any():
         raise UsageError(f"{split_file}: names groups already; leave out the group pattern to keep them, or empty the column")
     table = draw_split(table, fractions, seed, group_pattern)
     write_atomically(split_file, table.to_csv(index=False, lineterminator="\n"))
     write_atomically(tasks_file, text)
-    return table
+    hint = "" if table["group"].any() else suggest_groups([PurePosixPath(image).stem for image in table["image"]])
+    return Drawn(table, left_out, hint)
 
 
-def _files_by_stem(folder: Path) -> dict[str, list[str]]:
-    """Image files below a folder, by relative path without suffix; hidden files are left out."""
+def _files_by_stem(folder: Path) -> tuple[dict[str, list[str]], list[LeftOut]]:
+    """Image files below a folder and in folders that it links to, by relative path without suffix, and what else there is.
+
+    Hidden files and documents are not spoken of.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     files: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in name.parts) and path.is_file():
-            files[name.with_suffix("").as_posix()].append(name.as_posix())
+    left_out, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(parent) in seen:  # by a link
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
+            name, shown = path.relative_to(folder), f"{folder.name}/{path.relative_to(folder).as_posix()}"
+            if not path.is_file():
+                left_out.append(LeftOut(shown, "a broken link"))
+            elif path.suffix.lower() in IMAGE_SUFFIXES:
+                files[name.with_suffix("").as_posix()].append(name.as_posix())
+            elif path.suffix.lower() not in DOCUMENTS:
+                left_out.append(LeftOut(shown, "no picture", f"expected {', '.join(IMAGE_SUFFIXES)}", meant=True))
     if not files:
         raise DataError(f"{folder}: holds no image files; expected {', '.join(IMAGE_SUFFIXES)}")
-    return files
+    return dict(files), left_out
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:
@@ -181,20 +210,22 @@ def _deal(order: Sequence[Hashable], sizes: Counter[Hashable], wanted: dict[str,
     return assigned
 
 
-def _list_cases(folder: Path, split_file: Path, overwrite: bool) -> pd.DataFrame:
-    """The cases to split, from split.csv or from the folder; see split_folder."""
+def _list_cases(folder: Path, split_file: Path, overwrite: bool, most_left_out: float) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """The cases to split, from split.csv or from the folder, and what is left out of it; see split_folder."""
     listed = _read_table(split_file) if split_file.exists() else None
     if listed is not None and "split" not in listed:
-        return listed
+        return listed, []
     if listed is not None and not overwrite:
         raise UsageError(f"{split_file}: exists; allow overwriting it, or empty it of its column 'split' to keep its list of cases")
     images, masks = (_either(folder, name) for name in ("images", "masks"))
-    pairs = [(f"{images.name}/{image}", f"{masks.name}/{mask}") for image, mask in pair_folder(images, masks)]
+    found, left_out = pair_folder(images, masks)
+    refuse_losses(folder, len(found), left_out, most_left_out)
+    pairs = [(f"{images.name}/{image}", f"{masks.name}/{mask}") for image, mask in found]
     table = pd.DataFrame(pairs, columns=["image", "mask"])
     if listed is not None and "group" in listed:
         groups = dict(zip(listed["image"], listed["group"], strict=True))
         table["group"] = [groups.get(image, "") for image in table["image"]]
-    return table
+    return table, left_out
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -222,6 +222,18 @@ def test_more_than_a_few_percent_lost_are_refused_unless_they_are_accepted(tmp_p
         making.prepare(FolderSource(), release, tmp_path / "out", most_left_out=5)
 
 
+def test_names_like_patients_are_pointed_out_where_no_groups_are_given(tmp_path: Path) -> None:
+    put = in_folder(tmp_path / "download")
+    for number in range(12):
+        put(f"images/p{number // 3}_{number}.png", encode(case(number)[0]))
+        put(f"masks/p{number // 3}_{number}.png", encode(grey_mask(case(number)[1])))
+    for _ in range(2):  # the second time from the record
+        done = making.prepare(FolderSource(), tmp_path / "download", tmp_path / "out")
+        assert "12 images of 4 (p0, p1, p2 and 1 more)" in done.hint
+    assert "- Warning: no groups, though names look like" in (done.folder / "SOURCE.md").read_text()
+    assert making.prepare(FolderSource(task="grouped", group="p[0-9]+"), tmp_path / "download", tmp_path / "out").hint == ""
+
+
 def test_a_few_percent_lost_are_named(tmp_path: Path) -> None:
     done = making.prepare(FolderSource(), broken_release(tmp_path / "download", 19, 1), tmp_path / "out")
     assert [one.name for one in done.left_out] == ["19"]

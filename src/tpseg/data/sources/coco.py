@@ -75,7 +75,9 @@ class CocoSource(Layout):
                 continue
             group = self.group_of(path.stem)
             mask = partial(_draw, release, path, image)
-            yield Pair(names[path_key(path)], picture(release, path), mask, image.split, group, files=(path, image.json))
+            yield Pair(
+                names[path_key(path)], picture(release, path), mask, image.split, group, files=(path, image.json), searched=path.stem
+            )
         yield from left_out
         unlisted = [path for path in pictures.all if images and path not in images]
         yield from (LeftOut(str(path), "a picture that no JSON file lists", meant=bool(self.annotations)) for path in unlisted)

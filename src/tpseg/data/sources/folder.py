@@ -113,7 +113,7 @@ class FolderSource(VolumeLayout):
             return
         mask = partial(_read_masks, release, tuple(masks), ids, colours)
         if image.suffix.lower() in IMAGE_SUFFIXES:
-            yield Pair(name, picture(release, image), mask, split, group, files=(image, *masks))
+            yield Pair(name, picture(release, image), mask, split, group, files=(image, *masks), searched=key)
             return
         folder = PurePosixPath(key).parent.as_posix()
         shown = partial(_read_dicom, release, image, self.task.window)

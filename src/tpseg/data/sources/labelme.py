@@ -80,7 +80,7 @@ class LabelmeSource(Layout):
             return Pair(name, failing(error), failing(error), split, group, files=(file,))
         image = picture(release, path) if path is not None else partial(_embedded_picture, release, file)
         files = (file,) if path is None else (path, file)
-        return Pair(name, image, partial(_draw, release, file, path, wanted), split, group, files=files)
+        return Pair(name, image, partial(_draw, release, file, path, wanted), split, group, files=files, searched=file.stem)
 
 
 def _draw(release: Release, file: PurePosixPath, path: PurePosixPath | None, wanted: Container[str]) -> np.ndarray:

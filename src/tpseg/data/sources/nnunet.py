@@ -101,7 +101,15 @@ class NnunetSource(VolumeLayout):
         if image.name.lower().endswith(VOLUMES):
             yield from volumes.slices(image, labels, case, split, group or case, self.empty_slices)
         elif image.suffix.lower() in IMAGE_SUFFIXES:
-            yield Pair(case, picture(release, image), partial(_label_picture, release, labels, ids), split, group, files=(image, labels))
+            yield Pair(
+                case,
+                picture(release, image),
+                partial(_label_picture, release, labels, ids),
+                split,
+                group,
+                files=(image, labels),
+                searched=case,
+            )
         else:
             yield LeftOut(str(image), "neither a volume nor a picture", f"expected {', '.join((*VOLUMES, *IMAGE_SUFFIXES))}")
 

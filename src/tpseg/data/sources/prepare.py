@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from tpseg.data.formats import to_mask, to_rgb
-from tpseg.data.left_out import MAX_LEFT_OUT, check_share, refuse_losses
+from tpseg.data.groups import suggest_groups
+from tpseg.data.left_out import DOCUMENTS, MAX_LEFT_OUT, check_share, refuse_losses
 from tpseg.data.sources.partition import LEAK, Member, Protocol, partition
 from tpseg.data.sources.pictures import decode, suffix_of
 from tpseg.data.sources.release import Release
@@ -41,12 +42,6 @@ SCRATCH = ".preparing"
 LONGEST = 55
 """Characters of a file's name, of up to four bytes each; a longer one is cut and told from others by a hash."""
 
-DOCUMENTS = (
-    ".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".xml", ".yaml", ".yml", ".html", ".pdf", ".xls", ".xlsx", ".doc", ".docx",
-    ".py", ".m", ".ipynb", ".sh", ".raw", ".zraw",
-)  # fmt: skip
-"""Files that are about the data, or a header's voxels: that no case is made of them says nothing."""
-
 Watch = Callable[[Iterable[Any], int, str], Iterator[Any]]
 
 
@@ -60,6 +55,8 @@ class Prepared:
     left_out: list[LeftOut]
     anew: bool
     """False if it was there already."""
+    hint: str
+    """Groups that the names suggest, or ''."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,9 @@ def prepare(
     record = _present(folder, settings)
     assert record is not None
     anew = present is None or not present["complete"]
-    return Prepared(folder, tasks_file, Counts(**record["counts"]), [LeftOut(*one) for one in record["left_out"]], anew)
+    return Prepared(
+        folder, tasks_file, Counts(**record["counts"]), [LeftOut(*one) for one in record["left_out"]], anew, record.get("hint", "")
+    )
 
 
 def find_cases(source: Source, release: Release, others: Sequence[Source] = ()) -> tuple[list[Pair], list[LeftOut]]:
@@ -295,6 +294,8 @@ def _finish(
     kept, leaks = partition(members, counts, settings["protocol"], settings["seed"])
     if settings["protocol"] != "paper":
         left_out = [*left_out, *(LeftOut(one.name, LEAK, one.group, meant=True) for one in leaks)]
+    ungrouped = [one.pair.searched for one in written if one.pair.searched and not one.pair.group]
+    hint = suggest_groups(ungrouped) if len(ungrouped) == len(written) else ""
     rows = [
         {"image": one.name, "mask": by_image[one.name].mask, "split": one.split, "group": one.group, **by_image[one.name].pair.columns}
         for one in kept
@@ -303,10 +304,9 @@ def _finish(
     copies = Counter(one.digest for one in written if one.digest)
     shared = sum(number for number in copies.values() if number > 1)
     write_atomically(folder / "split.csv", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
-    write_atomically(folder / "SOURCE.md", source_page(source, settings, found, shared, left_out, command))
-    _write_record(
-        folder, {"settings": settings, "complete": True, "counts": asdict(found), "left_out": [list(astuple(one)) for one in left_out]}
-    )
+    write_atomically(folder / "SOURCE.md", source_page(source, settings, found, shared, left_out, command, hint))
+    listed = [list(astuple(one)) for one in left_out]
+    _write_record(folder, {"settings": settings, "complete": True, "counts": asdict(found), "left_out": listed, "hint": hint})
 
 
 def _add_task(tasks_file: Path, source: Source) -> None:

@@ -31,6 +31,8 @@ class Pair:
     """Patient, case or video; '' where the release names none."""
     files: tuple[PurePosixPath, ...] = ()
     """What it is made of in the release, the image first: a file that nothing is made of is named as such."""
+    searched: str = ""
+    """What the option `group` is searched in; '' where the source has none, or groups of its own."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """What else `split.csv` is to say of it, the same columns in every pair: `{"set": "Kvasir"}`."""
 

@@ -49,9 +49,9 @@ def count(splits: Sequence[str], counts: Mapping[str, int], protocol: str, leaks
 
 
 def source_page(
-    source: Source, settings: Mapping[str, object], counts: Counts, shared: int, left_out: Sequence[LeftOut], command: str
+    source: Source, settings: Mapping[str, object], counts: Counts, shared: int, left_out: Sequence[LeftOut], command: str, hint: str = ""
 ) -> str:
-    """The text of SOURCE.md; `shared` is the number of pictures that the release has more than once."""
+    """The text of SOURCE.md; `shared` is the number of pictures that the release has more than once, `hint` what is said of groups."""
     facts = source.facts
     lines = [f"# {facts.title if facts else source.task.title}", ""]
     if facts:
@@ -72,6 +72,8 @@ def source_page(
     ]
     if lost := [one for one in left_out if not one.meant]:
         lines.append(f"- Lost: {len(lost)} that should have been cases or parts of one, see below")
+    if hint:
+        lines.append(f"- Warning: {markdown(hint)}")
     if shared:
         lines.append(f"- {shared} images show a picture that is there more than once; the copies have one group")
     lines += ["", "## Left out", ""]
