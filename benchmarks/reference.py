@@ -232,10 +232,13 @@ class Reference(nn.Module):
         outputs = [F.interpolate(one, image.shape[2:], mode="bilinear", align_corners=False) for one in (fused, *heads)]
         return Output(outputs[0], outputs, None, steps)
 
-    def update_prototypes(self, output: Output, mask: Tensor, task: Tensor) -> None:
-        """mask (B, 1, H, W) in {0, 1}."""
+    def observe(self, output: Output, mask: Tensor, task: Tensor) -> None:
+        """Move the prototypes by this pass, as the released code does; mask (B, 1, H, W) in {0, 1}."""
         for step, decoded in zip(self.steps, output.steps, strict=True):
             step.update(decoded.features.detach(), mask, task)
+
+    def move_prototypes(self) -> None:
+        """They have moved already: with one pass a step that is the same."""
 
 
 def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -31,7 +31,8 @@ def main(presets: list[str]) -> None:
             with torch.autocast("cpu", torch.bfloat16):
                 output = model(image, task)
             segmentation_loss(output.supervised, mask).mean().backward()
-            model.update_prototypes(output, mask, task)
+            model.observe(output, mask, task)
+            model.move_prototypes()
             optimisers[name].step()
             optimisers[name].zero_grad()
             seconds[name].append(time.perf_counter() - start)

@@ -222,7 +222,8 @@ def training(case: Case, device: torch.device, scratch: Path) -> Ready:
             output = called(image, task)
         segmentation_loss(output.supervised, mask).mean().backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
-        model.update_prototypes(output, mask, task)
+        model.observe(output, mask, task)
+        model.move_prototypes()
         optimiser.step()
         optimiser.zero_grad()
 

@@ -173,7 +173,8 @@ def test_training_changes_a_seedling_s_own_tensors_and_no_other(kind: str) -> No
     for seed in range(2):  # `up` starts at zero, so that `down` has a gradient from the second step on
         output = child(noise(2, 3, 32, 32, seed=seed), torch.zeros(2, dtype=torch.int64))
         sum(one.sigmoid().mean() for one in output.supervised).backward()
-        child.update_prototypes(output, (noise(2, 1, 32, 32) > 0).float(), torch.zeros(2, dtype=torch.int64))
+        child.observe(output, (noise(2, 1, 32, 32) > 0).float(), torch.zeros(2, dtype=torch.int64))
+        child.move_prototypes()
         optimiser.step()
     moved = {key for key, value in child.state_dict().items() if not same_bits(value, before[key])}
     assert moved == own_keys(child)

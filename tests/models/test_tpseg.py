@@ -244,7 +244,8 @@ def test_what_lies_beside_the_image_moves_no_prototype() -> None:
                 inside = step.features.shape[-1] * 3 // 4
                 step.features[..., inside:] = beside
                 step.features[..., inside:, :] = beside
-        model.update_prototypes(output, square(1, 48), torch.tensor([0]))
+        model.observe(output, square(1, 48), torch.tensor([0]))
+        model.move_prototypes()
         moved.append(model.prototypes())
         assert all((moved[-1][name][0] != before[name][0]).any(-1).all() for name in before)  # lesion and background
     for name, prototypes in moved[0].items():
