@@ -327,6 +327,15 @@ def test_white_that_is_transparent_is_refused(tmp_path: Path) -> None:
         read_mask(transparent_palette([0, 0, 0, 128, 0, 0], bytes([255, 0]), tmp_path / "p.png"))
 
 
+def test_a_palette_of_one_colour_hides_a_mask_which_is_refused(tmp_path: Path) -> None:
+    image = Image.fromarray(SQUARE // 255).convert("P")
+    image.putpalette([0, 0, 0] * 2)
+    with pytest.raises(DataError, match=r"m\.png: its palette shows all of it in one colour; save the lesion in white"):
+        read_mask(save(image, tmp_path / "m.png"))
+    image.paste(0, (0, 0, *image.size))
+    assert not read_mask(save(image, tmp_path / "e.png")).mask.any()
+
+
 def test_alpha_that_agrees_with_the_colours_or_says_nothing_does_no_harm(tmp_path: Path) -> None:
     whole = np.full_like(SQUARE, 255)
     for image in (with_alpha(SQUARE, SQUARE), with_alpha(SQUARE, SQUARE // 2), with_alpha(SQUARE, whole), with_alpha(SQUARE, whole * 0)):

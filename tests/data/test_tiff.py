@@ -165,6 +165,26 @@ def test_twelve_bits_packed_tightly_are_unpacked_where_0_is_black_and_refused_wh
         open_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("scale", [1, 257])
+def test_a_palette_of_8_bits_in_words_is_as_bright_as_it_is(tmp_path: Path, scale: int) -> None:
+    colours = np.random.default_rng(1).integers(0, 256, (256, 3), dtype=np.uint8)
+    values = noise("uint8")
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="palette", colormap=colours.T.astype(np.uint16) * np.uint16(scale))
+    for found in all_ways(tmp_path / "a.tif"):
+        assert np.array_equal(found, colours[values])
+
+
+@pytest.mark.parametrize("subsampling", [{530: [2, 2]}, {}])
+def test_plain_pixels_that_share_their_colours_are_refused(tmp_path: Path, subsampling: dict) -> None:
+    """Two by two unless the file says otherwise; Pillow would read on into what follows."""
+    values = noise("uint8", 3)
+    (tmp_path / "a.tif").write_bytes(made(tags_of(values, photometric=6) | subsampling, values.tobytes()))
+    with pytest.raises(DataError, match=r"a\.tif: YCbCr of which several pixels share a colour"):
+        open_image(tmp_path / "a.tif")
+    (tmp_path / "a.tif").write_bytes(made(tags_of(values, photometric=6) | {530: [1, 1]}, values.tobytes()))
+    assert np.array_equal(read_image(tmp_path / "a.tif"), np.asarray(Image.fromarray(values, "YCbCr").convert("RGB")))
+
+
 def test_a_mask_in_which_0_is_white_is_the_same_mask(tmp_path: Path) -> None:
     """Of one bit, too."""
     square = np.zeros(SHAPE, bool)

@@ -27,7 +27,7 @@ from tpseg.data.pairs import read_square
 from tpseg.errors import DataError
 from tpseg.files import replacing_folder, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever reading or resizing gives other pixels, or the files below have another layout."""
 SPLITS = ("train", "val")
 """What training reads."""

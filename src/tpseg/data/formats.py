@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from tpseg.data.deep_png import is_deep, read_deep_png
 from tpseg.data.samples import Picture, Samples, samples_of
-from tpseg.data.tiff import IMAGE_LENGTH, IMAGE_WIDTH, first_page, is_faithful, is_tiff, read_tiff, refuse_unknown_channels
+from tpseg.data.tiff import IMAGE_LENGTH, IMAGE_WIDTH, first_page, is_faithful, is_tiff, mend_palette, read_tiff, refuse_misread
 from tpseg.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -97,12 +97,14 @@ def _decode(file: BinaryIO, size: int, name: str) -> Picture:
         if image.format == "TIFF":
             if not is_faithful(image):
                 return read_tiff(file, size, name)
-            refuse_unknown_channels(image, name)
+            refuse_misread(image, name)
         if is_deep(image):
             return read_deep_png(image, file).turned(image.getexif().get(ExifTags.Base.Orientation, 1))
         image.load()
         if image.mode == "LAB":
             raise DataError(f"{name}: colours in Lab; expected grey, RGB, CMYK or a palette: save it as RGB")
+        if image.format == "TIFF":
+            mend_palette(image)
         ImageOps.exif_transpose(image, in_place=True)  # a copy of a large picture is gigabytes
         return image
 
@@ -196,27 +198,26 @@ def to_mask(image: Picture, path: Path) -> MaskReading:
     palette are taken as they look; a palette of two entries, unless black and white, counts as {0, 1} whatever its colours.
     """
     samples = samples_of(image)
-    refuse_drawn_in_alpha(samples, str(path))
+    refuse_invisible(samples, str(path))
     return _by_colour(samples, path)
 
 
-def refuse_drawn_in_alpha(samples: Samples, name: str) -> None:
-    """Raise DataError for a mask, or a prediction, whose shape is in its transparency.
+def refuse_invisible(samples: Samples, name: str) -> None:
+    """Raise DataError for a mask, or a prediction, whose shape is in its transparency, or in indices of one colour.
 
     Whether lesion is what was painted or what was erased, such a file does not say. Alpha that is the same everywhere says nothing.
     """
-    colours, alpha = samples.values, samples.alpha
+    colours, alpha, advice = samples.values, samples.alpha, "save the lesion in white on black, without transparency"
     if samples.palette is not None:
         colours, alpha = samples.palette[samples.values][..., :3], samples.palette[samples.values][..., 3]
-    if alpha is None or alpha.min() == alpha.max():
-        return
-    if (colours == colours[0, 0]).all():
-        found = "its alpha channel varies but its colours do not"
-    elif colours[alpha == 0].any():
-        found = "its alpha channel hides pixels that are not black"
-    else:
-        return
-    raise DataError(f"{name}: {found}; flatten it: save the lesion in white on black, without transparency")
+    alike = bool((colours == colours[0, 0]).all())
+    if alpha is not None and alpha.min() < alpha.max():
+        if alike:
+            raise DataError(f"{name}: its alpha channel varies but its colours do not; flatten it: {advice}")
+        if colours[alpha == 0].any():
+            raise DataError(f"{name}: its alpha channel hides pixels that are not black; flatten it: {advice}")
+    elif samples.palette is not None and alike and samples.values.min() < samples.values.max():
+        raise DataError(f"{name}: its palette shows all of it in one colour; {advice}")
 
 
 def _by_colour(samples: Samples, path: Path) -> MaskReading:

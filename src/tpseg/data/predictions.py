@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from tpseg.data.formats import DARK, IMAGE_SUFFIXES, open_image, refuse_drawn_in_alpha
+from tpseg.data.formats import DARK, IMAGE_SUFFIXES, open_image, refuse_invisible
 from tpseg.data.manifest import Case
 from tpseg.data.samples import samples_of
 from tpseg.errors import DataError, few
@@ -142,10 +142,10 @@ def _read_map(path: Path, case: Case, maps: Container[tuple[str, np.dtype]]) -> 
 def _grey_values(path: Path) -> np.ndarray:
     """A file's grey values as it has them, (H, W); a palette's as they look, if they do not stand for a mask of two colours.
 
-    Raises DataError for colours, and for a prediction drawn in the alpha channel.
+    Raises DataError for colours, and for a prediction drawn in the alpha channel or in one colour.
     """
     samples = samples_of(open_image(path))
-    refuse_drawn_in_alpha(samples, str(path))
+    refuse_invisible(samples, str(path))
     values = samples.values
     if samples.palette is not None:
         values = samples.palette[values][..., :3]

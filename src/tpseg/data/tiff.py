@@ -16,9 +16,9 @@ from tpseg.data.samples import Samples
 from tpseg.errors import DataError
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-IMAGE_WIDTH, IMAGE_LENGTH = 256, 257
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 277, 338, 339
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+IMAGE_WIDTH, IMAGE_LENGTH, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+SAMPLES_PER_PIXEL, COLOUR_MAP, EXTRA_SAMPLES, SAMPLE_FORMAT, SUBSAMPLING = 277, 320, 338, 339, 530
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
 UNSIGNED, UNDEFINED = 1, 4
 """Sample formats of whole numbers; what is undefined counts as one."""
 ASSOCIATED, UNASSOCIATED = 1, 2
@@ -52,10 +52,20 @@ def is_faithful(image: Image.Image) -> bool:
     return max(bits) <= 8 or bits == (12,)
 
 
-def refuse_unknown_channels(image: Image.Image, name: str) -> None:
-    """Raise DataError for an opened TIFF whose second grey channel Pillow would take for alpha, which it does not say it is."""
+def refuse_misread(image: Image.Image, name: str) -> None:
+    """Raise DataError for an opened TIFF of up to 8 bits whose tags say something that Pillow does not look at."""
     tags = image.tag_v2  # type: ignore[attr-defined]
-    _check_channels(tags.get(PHOTOMETRIC, BLACK_IS_ZERO), tags.get(SAMPLES_PER_PIXEL, 1), _several(tags.get(EXTRA_SAMPLES, ())), name)
+    photometric, extra = tags.get(PHOTOMETRIC, BLACK_IS_ZERO), _several(tags.get(EXTRA_SAMPLES, ()))
+    _check_channels(photometric, tags.get(SAMPLES_PER_PIXEL, 1), extra, name)
+    if photometric == YCBCR and tags.get(COMPRESSION, 1) in PLAIN and tags.get(SUBSAMPLING, (2, 2)) != (1, 1):
+        raise DataError(f"{name}: YCbCr of which several pixels share a colour, without compression; save it as RGB, or as JPEG")
+
+
+def mend_palette(image: Image.Image) -> None:
+    """Take a loaded TIFF's palette of 8 bits in words, as some write it, for one of 8 bits; else all its colours are black."""
+    words = image.tag_v2.get(COLOUR_MAP) if image.mode == "P" else None  # type: ignore[attr-defined]
+    if words and max(words) <= 255:
+        image.putpalette(np.array(words, np.uint8).reshape(3, -1).T.tobytes())  # all reds come first
 
 
 def _several(value: object) -> tuple[int, ...]:

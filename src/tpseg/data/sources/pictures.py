@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from tpseg.data.formats import BRIGHT, decode, refuse_drawn_in_alpha, to_mask, to_rgb
+from tpseg.data.formats import BRIGHT, decode, refuse_invisible, to_mask, to_rgb
 from tpseg.data.samples import Picture, Samples, samples_of
 from tpseg.data.sources.release import Release
 from tpseg.errors import DataError
@@ -53,7 +53,7 @@ def lesion(image: Picture, name: str) -> np.ndarray:
     samples = samples_of(image)
     if samples.palette is not None or samples.values.dtype == bool:
         return to_mask(image, Path(name)).mask
-    refuse_drawn_in_alpha(samples, name)
+    refuse_invisible(samples, name)
     values = samples.values
     if values.ndim == 3:
         if (values.max(axis=2) != values.min(axis=2)).any():
@@ -82,7 +82,7 @@ def ids_of(image: Picture, name: str) -> np.ndarray:
         if (ids != ids[..., :1]).any():
             raise DataError(f"{name}: a coloured label map; expected one channel of ids")
         ids = ids[..., 0]
-    refuse_drawn_in_alpha(Samples(ids, samples.alpha), name)
+    refuse_invisible(Samples(ids, samples.alpha), name)
     return ids
 
 
