@@ -29,6 +29,7 @@ from tpseg.evaluation import (
     write_evaluation,
 )  # fmt: skip
 from tpseg.metrics import confusion, truth_at_input_size
+from tpseg.network import TorchNetwork
 from tpseg.prediction import Segmenter
 
 # Four masks of 4 x 4 pixels: tasks `wa` (two images of one patient, one of another) and `bl` (an empty mask).
@@ -371,6 +372,20 @@ def test_a_model_is_scored_by_tpseg_on_its_own_maps(trained, discs, tmp_path, mi
     truth = [truth_at_input_size(read_pair(case)[1], 64) for case in cases]
     for name, counts in zip(("tp", "fp", "fn", "tn"), zip(*map(confusion, own, truth), strict=True), strict=True):
         assert rows[f"tpseg_{name}"].tolist() == list(counts)
+
+
+def test_out_of_memory_is_one_sentence_with_the_batch_that_fits(trained, discs, tmp_path, miniature_trunk, monkeypatch, capsys):
+    call = TorchNetwork.__call__
+
+    def small(network, image, task, rows):
+        if len(task) > 2:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: tried 9 bytes")
+        return call(network, image, task, rows)
+
+    monkeypatch.setattr(TorchNetwork, "__call__", small)
+    assert main(["evaluate", str(trained / "model"), "--data", str(discs), "--batch-size", "4", "--out", str(tmp_path / "out")]) == 1
+    assert "memory ran out with 4 at a time at 64x64 pixels; 2 fit, tried just now: --batch-size 2" in capsys.readouterr().err
+    assert main(["evaluate", str(trained / "model"), "--data", str(discs), "--batch-size", "2", "--out", str(tmp_path / "out")]) == 0
 
 
 # What the model's record of its training data tells of the images

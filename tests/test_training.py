@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tpseg.recipe
 import tpseg.training
+from tpseg.config import load_config
 from tpseg.data.hashes import write_record
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError, UsageError
@@ -28,6 +29,7 @@ from tpseg.models.catalogue import create
 from tpseg.models.checkpoint import load_model
 from tpseg.models.tpseg import TPSeg
 from tpseg.recipe import LesionModule, NonFiniteLoss, hard_dice, matrices, parameter_groups, rate_factor
+from tpseg.tasks import Task, TaskSet
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
 
@@ -391,6 +393,14 @@ def test_a_step_reads_the_tasks_and_otherwise_only_what_the_step_before_left(dis
     assert reads["training_step"] == reads["check_finite"][:3]  # of all that a step reads
     assert reads["configure_gradient_clipping"] == [0, 0, 0]
     assert len([one for one in lists if len(one) == 4]) == 3  # the task ids of 3 batches; the others are the sampler's
+
+
+def test_weights_that_cannot_be_had_are_missed_before_a_model_is_made(monkeypatch, tmp_path):
+    """Hiera-L takes seconds to make, and its numbers would be thrown away."""
+    monkeypatch.setattr(tpseg.training, "create", lambda *_: pytest.fail("a model was made"))
+    wanted = load_config(["default"], {"model": {"weights": str(tmp_path / "sam2_hiera_large.pt")}})
+    with pytest.raises(DataError, match=r"sam2_hiera_large\.pt: no such file"):
+        tpseg.training.build_model(wanted, TaskSet([Task("polyp")]))
 
 
 def test_a_frozen_trunk_gets_no_gradient_but_passes_it_on(discs):

@@ -31,9 +31,9 @@ from tpseg.files import tidy
 from tpseg.fitting import advice
 from tpseg.hardware import bf16_is_native
 from tpseg.launching import Crew, find_crew, launch, lost_peer
-from tpseg.models.catalogue import create
+from tpseg.models.catalogue import create, create_without_memory
 from tpseg.models.model import LesionModel
-from tpseg.models.trunk_weights import load_trunk_weights
+from tpseg.models.trunk_weights import find_weights, load_trunk_weights
 from tpseg.progress import track_calls
 from tpseg.provenance import provenance
 from tpseg.recipe import LesionModule
@@ -86,11 +86,13 @@ class Start(Protocol):
 
 
 def build_model(config: Config, tasks: TaskSet) -> LesionModel:
-    """A new model with the trunk weights that the settings name."""
+    """A new model with the trunk weights that the settings name; raises DataError before one is made if these cannot be had."""
+    named = config.model.weights if create_without_memory(config.model, tasks).trunk is not None else None
+    weights = None if named is None else find_weights(named)
     model = create(config.model, tasks)
     if model.trunk is not None:
-        if config.model.weights is not None:
-            load_trunk_weights(model.trunk, config.model.weights)
+        if weights is not None:
+            load_trunk_weights(model.trunk, str(weights))
         model.trunk.checkpointing = config.training.checkpointing
     return model
 
