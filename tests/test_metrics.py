@@ -85,6 +85,12 @@ def test_protocols_of_one_soft_image():
     assert found["pranet"] == pytest.approx((140.0666667 / 256, 98.25 / 256))
 
 
+def test_pranet_cuts_levels_off_and_does_not_round_them():
+    """The lesion's pixel, 127.9 of 255, is at level 127: thresholds 1 to 127 take it with one false pixel, those above only that."""
+    found = protocols_of(([[0.0, 127.9 / 255, 1.0]], [[0, 1, 0]]))
+    assert found["pranet"] == pytest.approx(((2 / 4 + 127 * 2 / 3) / 256, (1 / 3 + 127 / 2) / 256))
+
+
 def test_both_empty():
     found = protocols_of((EMPTY, EMPTY))
     assert found["default"] == (1, 1)

@@ -30,6 +30,7 @@ from pydicom.uid import (
 from tpseg.clinical.reading import dicom_file, grey
 from tpseg.clinical.reading.dicom import DicomScan
 from tpseg.clinical.reading.opening import open_scan
+from tpseg.clinical.reading.series import even_distance
 from tpseg.errors import DataError, TPSegError, UsageError
 
 RAMP = np.array([[0, 100], [200, 400]], np.int16)
@@ -421,6 +422,14 @@ def test_a_cine_loop(tmp_path: Path) -> None:
 
 
 # Series
+
+
+@pytest.mark.parametrize(
+    ("places", "distance"),
+    [([3.0, 6.0, 9.0], 3.0), ([9.0, 6.0, 3.0], 3.0), ([0.0, 3.0, 6.1], None), ([0.0, 3.0, None], None), ([5.0], None), ([2.0, 2.0], None)],
+)
+def test_the_distance_of_slices_is_that_of_neighbours_in_either_direction(places, distance):
+    assert even_distance(places) == distance
 
 
 @pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1), (0.8, 0.6, 0, 0, 0, -1)])

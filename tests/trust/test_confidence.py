@@ -14,6 +14,7 @@ from tpseg.trust.counts import border_band, count_by_truth, count_logits
 from tpseg.trust.expected_dice import look
 from tpseg.trust.observed import Observed
 from tpseg.trust.stated import expected_and_true, state_confidence
+from tpseg.trust.thresholds import HALF, dice_at
 
 OVERSURE = 2.0
 """What the made-up network multiplies the true logits with."""
@@ -49,6 +50,12 @@ def test_every_task_has_its_own_and_says_what_it_was_fitted_on():
     assert (CONFIDENCE["other"].images, CONFIDENCE["other"].lesion_free) == (8, 4)
     assert not CONFIDENCE["round"].augmented
     assert CONFIDENCE["round"].scaling.temperature == pytest.approx(OVERSURE, rel=0.1)
+
+
+def test_on_val_itself_the_expectations_add_up_to_the_dice():
+    """As of any regression with an offset that is free, if it is asked with the signs that it was fitted on."""
+    expected = sum(CONFIDENCE[one.task].expected_dice(one.look) for one in VAL)
+    assert expected == pytest.approx(dice_at(np.stack([one.counts for one in VAL]), HALF).sum(), abs=0.01)
 
 
 def test_it_is_plain_json_and_comes_back_the_same():

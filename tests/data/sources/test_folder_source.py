@@ -50,6 +50,7 @@ def found(root: Path, **options: Any) -> tuple[dict[str, Pair], list[LeftOut]]:
         ("Image/a.jpg", "MASK/a_Segmentation.bmp"),
         ("deep/down/imgs/a.tif", "deep/down/ground_truth/a-mask.png"),
         ("images/p1/a.png", "labels/p1/a_gt.png"),
+        ("labels/images/a.png", "labels/masks/a.png"),  # the inner folder counts
     ],
 )
 def test_folders_are_found_by_their_names_at_any_depth(tmp_path: Path, image: str, mask: str) -> None:

@@ -182,7 +182,10 @@ def test_a_path_that_leads_out_of_the_data_set_fails(tmp_path: Path, name: str) 
         (shape("spline", (1, 1), (2, 2), (3, 3)), "a 'spline'; expected polygon, rectangle, rotation, circle, mask"),
         (shape("mask", (0, 0), (1, 1), mask="!!"), "not a picture in base64"),
         (shape("mask", (0, 0), (1, 1), mask=in_base64(Image.new("L", (5, 5)))), "a painted mask of 5x5 pixels for 0,0 to 1,1"),
-        (shape("mask", (9, 7), (10, 8), mask=in_base64(Image.new("L", (2, 2)))), "a painted mask of 2x2"),
+        (shape("mask", (9, 6), (10, 7), mask=in_base64(Image.new("L", (2, 2)))), "a painted mask of 2x2"),
+        (shape("mask", (8, 7), (9, 8), mask=in_base64(Image.new("L", (2, 2)))), "a painted mask of 2x2"),
+        (shape("mask", (-1, 0), (0, 1), mask=in_base64(Image.new("L", (2, 2)))), "a painted mask of 2x2"),
+        (shape("mask", (0, -1), (1, 0), mask=in_base64(Image.new("L", (2, 2)))), "a painted mask of 2x2"),
         (7, "found 7, expected an object"),
     ],
 )
