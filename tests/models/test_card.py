@@ -53,6 +53,15 @@ def test_how_far_the_training_went_is_said_as_far_as_it_is_known():
         assert said in render_card(ModelConfig(), TASKS, {**PROVENANCE, "training": training})
 
 
+def test_a_frozen_trunk_that_lies_elsewhere_is_named_without_its_owner_s_folders():
+    elsewhere = render_card(ModelConfig(weights="/home/jane/sam2_hiera_large.pt"), TASKS, PROVENANCE)
+    assert "Hiera-large, frozen, sam2_hiera_large.pt" in elsewhere
+    assert "the model needs the file sam2_hiera_large.pt" in elsewhere
+    assert "jane" not in elsewhere
+    assert "is not in this folder" not in card()  # the hub has it
+    assert "frozen, facebook/sam2-hiera-large" in card()
+
+
 def test_what_is_not_known_is_said():
     assert "Test Dice: not measured yet." in card()
     assert "Not calibrated: a high probability is no promise" in card()

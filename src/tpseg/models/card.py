@@ -12,6 +12,7 @@ from tpseg.config import ModelConfig
 from tpseg.errors import DataError
 from tpseg.files import read_json_object, write_atomically
 from tpseg.foreign import markdown
+from tpseg.models.trunk_weights import base_name, is_on_hub
 from tpseg.provenance import tasks_without_val
 from tpseg.tasks import TaskSet
 
@@ -58,14 +59,19 @@ def _render(
         }
         for task in tasks
     ]
-    trunk = None
+    trunk = trunk_file = None
     if config.architecture in ("tpseg", "sam2_unet"):
-        trunk = f"Hiera-{config.trunk}, {f'frozen, {markdown(str(config.weights))}' if config.freeze else 'trained'}"
+        named = str(config.weights)
+        shown = named if is_on_hub(named) else base_name(named)
+        trunk = f"Hiera-{config.trunk}, {f'frozen, {markdown(shown)}' if config.freeze else 'trained'}"
+        if config.freeze and config.weights is not None and not is_on_hub(named):
+            trunk_file = markdown(shown)
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=False)
     return environment.get_template("model_card.md").render(
         architecture=config.architecture,
         size=config.image_size,
         trunk=trunk,
+        trunk_file=trunk_file,
         tasks=rows,
         evaluated=bool(scores),
         unchosen=[markdown(str(name)) for name in tasks_without_val(provenance)],

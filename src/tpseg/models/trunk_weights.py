@@ -76,7 +76,7 @@ def find_weights(source: str) -> Path:
         return path
     if path.is_dir():
         return _weights_in(path)
-    if path.parent.exists() or not is_hub_id(source) or path.suffix in FILES:
+    if path.parent.exists() or not is_on_hub(source):
         raise DataError(f"{source}: no such file or folder; expected trunk weights such as sam2_hiera_large.pt (model.weights)")
     return _from_hub(source, "give a file such as sam2_hiera_large.pt (--model.weights FILE), or train without weights (--config small)")
 
@@ -87,7 +87,7 @@ def find_named_weights(folder: Path, name: str) -> Path:
     Strangers write model folders: of what they name only a file inside the folder is opened, or fetched what the hub has under that id;
     other files the user has to name, in the environment variable TPSEG_WEIGHTS or when loading. Raises DataError that says how.
     """
-    base = re.split(r"[\\/]", name.rstrip("\\/"))[-1]
+    base = base_name(name)
     given = os.environ.get(VARIABLE)
     if given:
         named = Path(given) / base
@@ -99,12 +99,22 @@ def find_named_weights(folder: Path, name: str) -> Path:
     if base not in (*NO_NAMES, WEIGHTS) and inside.exists() and _lies_in(inside, folder):
         return find_weights(str(inside))
     how = f"say where it lies: --weights FILE (in Python weights=FILE), or, for all commands, {VARIABLE}=FILE or the folder of such files"
-    if is_hub_id(name) and Path(name).suffix not in FILES:
+    if is_on_hub(name):
         return _from_hub(name, how)
     raise DataError(
         f"{folder}/config.json: the model needs the file of its frozen trunk, which it calls {short(base)}; a model folder may name a file "
         f"inside it or a hub id, no other place. {how[0].upper()}{how[1:]}; or copy it into the model's folder"
     )
+
+
+def base_name(name: str) -> str:
+    """The last part of a path of any system's."""
+    return re.split(r"[\\/]", name.rstrip("\\/"))[-1]
+
+
+def is_on_hub(name: str) -> bool:
+    """Whether a name of weights is taken for a hub id and not for a file's."""
+    return is_hub_id(name) and Path(name).suffix not in FILES
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
