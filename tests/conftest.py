@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ def tiny_dataset(tmp_path: Path, make_pairs: MakePairs) -> Path:
     path = tmp_path / "tasks.yaml"
     path.write_text("tasks:\n" + "".join(entries))
     return path
+
+
+@pytest.fixture
+def ctrl_c_heeded() -> Iterator[None]:
+    """SIGINT ends what it is sent to, here and in the processes that a test starts.
+
+    Where the tests were started in the background it is ignored, and every process hands that down to its children.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

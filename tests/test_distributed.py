@@ -179,7 +179,7 @@ def test_a_bad_image_that_one_process_meets_ends_both_with_its_sentence(tmp_path
     begun = time.monotonic()
     with pytest.raises(DataError, match=r"_disc/0\d\.png: image and mask differ in size"):
         train_two(started.bad_image_in_process_1, config(), data, tmp_path / "run")
-    assert time.monotonic() - begun < 120  # gloo alone would wait for half an hour
+    assert time.monotonic() - begun < 1200  # gloo alone would wait for half an hour
 
 
 def test_a_killed_process_ends_the_other(uneven, tmp_path):
@@ -270,7 +270,7 @@ def environment() -> dict[str, str]:
 def test_torchrun_starts_the_processes_too_and_the_first_one_speaks(command, environment, uneven, tmp_path):
     words = ["train", "--data", str(uneven), "--out", str(tmp_path / "run"), "--config", settings_file(tmp_path / "mine.yaml")]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*torchrun, *command, *words, "--steps", "2"], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*torchrun, *command, *words, "--steps", "2"], env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained: the best model is") == 1
     assert done.stderr.count("step 2/2") == 1
@@ -278,18 +278,19 @@ def test_torchrun_starts_the_processes_too_and_the_first_one_speaks(command, env
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ctrl_c_heeded")
 def test_ctrl_c_ends_all_processes_and_the_run_goes_on_with_resume(command, environment, uneven, tmp_path):
     settings = settings_file(tmp_path / "mine.yaml", training={"epochs": 500})
     words = ["train", "--data", str(uneven), "--out", str(tmp_path / "run"), "--config", settings, "--devices", "2"]
     begin = [sys.executable, *command, *words]
     process = subprocess.Popen(begin, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 1200
     while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
-    _, said = process.communicate(timeout=60)  # until the last process that could still say something is gone
+    _, said = process.communicate(timeout=600)  # until the last process that could still say something is gone
     assert process.returncode == 130
     assert "tpseg: stopped after step" in said
     assert "which is saved in" in said

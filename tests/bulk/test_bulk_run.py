@@ -248,7 +248,7 @@ def cluster(monkeypatch) -> Iterator[Any]:
     yield cluster
     cluster.shutdown()
     left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
-    psutil.wait_procs(left, timeout=20)
+    psutil.wait_procs(left, timeout=300)
     assert not [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 

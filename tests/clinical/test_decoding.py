@@ -188,4 +188,4 @@ def test_a_fork_starts_its_own(scan: Scan, tmp_path: Path) -> None:
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
         "assert decoders()._process.pid == before\n"
     )
-    subprocess.run([sys.executable, str(script), str(scan.path)], check=True, timeout=60)
+    subprocess.run([sys.executable, str(script), str(scan.path)], check=True, timeout=600)

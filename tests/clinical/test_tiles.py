@@ -132,7 +132,7 @@ def test_a_large_image_takes_bytes_a_pixel_not_floats(trained: Path, tmp_path: P
     command = [sys.executable, "-c", CHILD, Path(__file__).parents[1], trained, tmp_path / "out", *images]
     give_back = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}  # or the peak counts what was freed, by chance
     environment = {**os.environ, **give_back}
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=1200, env=environment)
     assert done.returncode == 0, done.stderr
     before, after = (int(line) for line in done.stdout.split())
     with Image.open(tmp_path / "out" / "6000.png") as mask:

@@ -48,7 +48,7 @@ def kill_in_writes(kennel: Kennel, command: Command, whole: tuple[Path, float], 
         run, wanted = folder / f"run{number}", rng.randint(1, STEPS)
         mark = Path(f"{run}.writing")
         pid = kennel.begin(command(run), ("slow_writes",))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 1200
         while not mark.exists() or mark.read_text() != str(wanted):
             assert time.monotonic() < deadline, kennel.said()
             time.sleep(0.001)

@@ -72,7 +72,7 @@ def test_the_steps_of_a_cell_that_trains_are_seen_while_it_does(tmp_path: Path, 
         logs = cell_folder(out, cell) / "run" / "logs"
         logs.mkdir(parents=True)
         (logs / "metrics.csv").write_text("epoch,step\n1,1\n2,2\n")
-        assert cell.row == "B" or halfway.wait(60)
+        assert cell.row == "B" or halfway.wait(600)
         return Failure(cell, "it failed", logs) if cell.row == "B" else None
 
     def moved(steps: int) -> None:
