@@ -5,6 +5,7 @@ The patches of a test do not reach processes that a server starts, so they are m
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -23,6 +24,7 @@ import tpseg.training
 from tpseg.data.dataset import LesionDataset
 from tpseg.losses import segmentation_loss
 from tpseg.models.trunk import TRUNK_SIZES
+from tpseg.progress import console
 from tpseg.recipe import LesionModule
 from tpseg.training import Run, train_started
 
@@ -31,6 +33,12 @@ def miniature(run: Run) -> None:
     TRUNK_SIZES["tiny"] = TRUNK
     torch.set_num_threads(1)
     train_started(run)
+
+
+def speak() -> None:
+    """A line and a warning of each process."""
+    console.print(f"process {os.environ['RANK']} speaks")
+    logging.getLogger("tpseg.training").warning(f"process {os.environ['RANK']} warns")
 
 
 def sgd(groups: Any, lr: float, fused: bool) -> torch.optim.Optimizer:

@@ -27,7 +27,8 @@ from tpseg.config import Config
 from tpseg.data.manifest import read_dataset
 from tpseg.data.sampling import TrainingSampler
 from tpseg.errors import DataError, TPSegError, UsageError
-from tpseg.launching import Crew, find_crew
+from tpseg.launching import Crew, find_crew, launch
+from tpseg.log_file import logging_to
 from tpseg.models.checkpoint import load_model
 from tpseg.recipe import LesionModule, NonFiniteLoss
 from tpseg.training import Run, train
@@ -180,6 +181,13 @@ def test_a_bad_image_that_one_process_meets_ends_both_with_its_sentence(tmp_path
     with pytest.raises(DataError, match=r"_disc/0\d\.png: image and mask differ in size"):
         train_two(started.bad_image_in_process_1, config(), data, tmp_path / "run")
     assert time.monotonic() - begun < 1200  # gloo alone would wait for half an hour
+
+
+def test_what_the_first_process_says_is_kept_in_the_log_file(tmp_path):
+    with logging_to(tmp_path / "log.txt"):
+        launch(started.speak, 2)
+    said = [line.split(maxsplit=1)[1] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert said == ["process 0 speaks", "process 0 warns"]
 
 
 def test_a_killed_process_ends_the_other(uneven, tmp_path):

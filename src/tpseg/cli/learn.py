@@ -49,9 +49,10 @@ def train(
 
     settings = Config(model, sampling, training)
     run(settings, data, out, steps=steps, tasks=tasks, resume=resume, devices=devices, nodes=nodes, strategy=strategy)
-    if is_first():
-        named = settings.model.weights if settings.model.freeze else None
-        out_console.print(f"trained: the best model is {out / 'model'}. Next: tpseg evaluate {out} --data {data}{way_to_trunk(named)}")
+    if not is_first():
+        return Outcome({})
+    named = settings.model.weights if settings.model.freeze else None
+    out_console.print(f"trained: the best model is {out / 'model'}. Next: tpseg evaluate {out} --data {data}{way_to_trunk(named)}")
     best = read_provenance(out / "model" / "provenance.json").get("training", {})
     return Outcome({"run": out, "model": out / "model", "best": best})
 
