@@ -327,6 +327,12 @@ def test_white_that_is_transparent_is_refused(tmp_path: Path) -> None:
         read_mask(transparent_palette([0, 0, 0, 128, 0, 0], bytes([255, 0]), tmp_path / "p.png"))
 
 
+def test_what_is_white_and_transparent_all_over_is_no_full_mask(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"m\.png: all of it is transparent, but not black; save the lesion in white"):
+        read_mask(save(with_alpha(255, SQUARE * 0), tmp_path / "m.png"))
+    assert not read_mask(save(with_alpha(0, SQUARE * 0), tmp_path / "e.png")).mask.any()
+
+
 def test_a_palette_of_one_colour_hides_a_mask_which_is_refused(tmp_path: Path) -> None:
     image = Image.fromarray(SQUARE // 255).convert("P")
     image.putpalette([0, 0, 0] * 2)

@@ -205,7 +205,8 @@ def to_mask(image: Picture, path: Path) -> MaskReading:
 def refuse_invisible(samples: Samples, name: str) -> None:
     """Raise DataError for a mask, or a prediction, whose shape is in its transparency, or in indices of one colour.
 
-    Whether lesion is what was painted or what was erased, such a file does not say. Alpha that is the same everywhere says nothing.
+    Whether lesion is what was painted or what was erased, such a file does not say. Alpha that is the same everywhere says
+    nothing, unless it hides all of one colour.
     """
     colours, alpha, advice = samples.values, samples.alpha, "save the lesion in white on black, without transparency"
     if samples.palette is not None:
@@ -216,6 +217,8 @@ def refuse_invisible(samples: Samples, name: str) -> None:
             raise DataError(f"{name}: its alpha channel varies but its colours do not; flatten it: {advice}")
         if colours[alpha == 0].any():
             raise DataError(f"{name}: its alpha channel hides pixels that are not black; flatten it: {advice}")
+    elif alpha is not None and alike and not alpha.any() and colours.any():
+        raise DataError(f"{name}: all of it is transparent, but not black; {advice}")
     elif samples.palette is not None and alike and samples.values.min() < samples.values.max():
         raise DataError(f"{name}: its palette shows all of it in one colour; {advice}")
 

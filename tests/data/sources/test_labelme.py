@@ -173,6 +173,9 @@ def test_a_path_that_leads_out_of_the_data_set_fails(tmp_path: Path, name: str) 
         found(tmp_path / "set")[0]["b"].image()
 
 
+IN_ALPHA = Image.fromarray(np.array([[[0, 0], [0, 255]]], np.uint8), "LA")
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
@@ -186,6 +189,7 @@ def test_a_path_that_leads_out_of_the_data_set_fails(tmp_path: Path, name: str) 
         (shape("mask", (8, 7), (9, 8), mask=in_base64(Image.new("L", (2, 2)))), "a painted mask of 2x2"),
         (shape("mask", (-1, 0), (0, 1), mask=in_base64(Image.new("L", (2, 2)))), "a painted mask of 2x2"),
         (shape("mask", (0, -1), (1, 0), mask=in_base64(Image.new("L", (2, 2)))), "a painted mask of 2x2"),
+        (shape("mask", (0, 0), (1, 0), mask=in_base64(IN_ALPHA)), "mask: its alpha channel varies but its colours do not"),
         (7, "found 7, expected an object"),
     ],
 )

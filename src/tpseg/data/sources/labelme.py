@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tpseg.data.formats import to_rgb
+from tpseg.data.formats import refuse_invisible, to_rgb
+from tpseg.data.samples import samples_of
 from tpseg.data.sources.layout import Layout, case_names, failing, inside, path_key, picture_size, read_json, short, split_of, unknown_label
 from tpseg.data.sources.pictures import decode, picture, suffix_of
 from tpseg.data.sources.references import Pictures, base_name
@@ -129,7 +130,9 @@ def _draw_shape(mask: np.ndarray, shape: Mapping[str, Any], name: str) -> None:
 
 def _draw_painted(shape: Mapping[str, Any], name: str, mask: np.ndarray, points: np.ndarray) -> None:
     """A painted mask: a picture of it in base64, for the pixels from the first of two corners to the second, both included."""
-    patch = to_rgb(decode(_base64(shape.get("mask"), f"{name}: mask"), f"{name}: mask"))[..., 0] > 0
+    painted = decode(_base64(shape.get("mask"), f"{name}: mask"), f"{name}: mask")
+    refuse_invisible(samples_of(painted), f"{name}: mask")
+    patch = to_rgb(painted)[..., 0] > 0
     (left, top), (right, bottom) = np.rint(points).astype(int).tolist()
     height, width = mask.shape
     if patch.shape != (bottom - top + 1, right - left + 1) or left < 0 or top < 0 or right >= width or bottom >= height:
