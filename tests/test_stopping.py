@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from tpseg.faults import largest_that_fits
-from tpseg.stopping import how_to_continue
+from tpseg.stopping import StopRequest, how_to_continue
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,18 @@ def test_only_what_divides_the_batch_is_tried_so_that_a_step_keeps_its_images(as
     seen: list[int] = []
     assert largest_that_fits(lambda images: seen.append(images) is None, asked) == (tried or [0])[-1]
     assert seen == tried
+
+
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.default_int_handler])
+def test_a_signal_that_was_ignored_stays_so_and_all_are_given_back(before):
+    """A shell starts what runs in the background with Ctrl-C ignored: it is meant for what runs in front."""
+    was = signal.signal(signal.SIGINT, before)
+    try:
+        with StopRequest() as stop:
+            stop.listen()
+            assert (signal.getsignal(signal.SIGINT) is before) == (before is signal.SIG_IGN)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.signal == (None if before is signal.SIG_IGN else signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, was)
