@@ -43,6 +43,7 @@ def test_names_of_patients_are_seen_and_the_expression_finds_them(name: str, gro
         [f"ISIC2018_{number}" for number in range(30)],
         [f"{part}/{number}" for part in ("train", "val", "test") for number in range(10)],
         [f"{number}_mask" for number in range(30)],
+        ["a1_1", "a2_1", "a3_1", *(f"set7_{number}" for number in range(30))],  # a prefix, not a patient
         [],
     ],
 )

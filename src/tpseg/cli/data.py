@@ -8,6 +8,7 @@ from typing import Literal
 
 from tpseg.arguments import Outcome
 from tpseg.cli.words import Split, error_console, out_console
+from tpseg.data.left_out import MAX_LEFT_OUT, left_out_lines
 from tpseg.errors import DataError
 
 
@@ -53,7 +54,7 @@ def data_prepare(
     annotations: str | None = None,
     channel: int | None = None,
     empty_slices: float | None = None,
-    max_left_out: float = 0.05,
+    max_left_out: float = MAX_LEFT_OUT,
     preview: bool = False,
 ) -> Outcome:
     """Turn a download into images, masks, a split.csv and a task of OUT/tasks.yaml; several sets may share one OUT.
@@ -82,7 +83,6 @@ def data_prepare(
         max_left_out: Share of the cases that may be lost, by damage, a missing partner, a wrong reference, before all is refused, 0 to 1.
         preview: Show the pairs that would be made, and what would be left out; decode and write nothing.
     """
-    from tpseg.data.left_out import left_out_lines
     from tpseg.data.sources import PUBLIC, make_source
     from tpseg.data.sources.pairing import Unclear
     from tpseg.data.sources.prepare import prepare
@@ -206,7 +206,7 @@ def data_split(
     seed: int = 0,
     tasks: Path | None = None,
     overwrite: bool = False,
-    max_left_out: float = 0.05,
+    max_left_out: float = MAX_LEFT_OUT,
 ) -> Outcome:
     """Split a folder of image-mask pairs into train, val and test, whole groups at a time, and add it to a tasks.yaml.
 
@@ -221,7 +221,6 @@ def data_split(
         overwrite: Draw anew where a split.csv exists.
         max_left_out: Share of the images that may be left out, without a mask or with several, before all is refused, 0 to 1.
     """
-    from tpseg.data.left_out import left_out_lines
     from tpseg.data.splits import split_folder
 
     target = tasks or folder.resolve().parent / "tasks.yaml"

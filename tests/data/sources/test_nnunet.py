@@ -347,6 +347,12 @@ def test_it_becomes_a_data_set_without_a_case_in_two_splits(root: Path, tmp_path
     assert [problem.kind for problem in check_dataset(data).problems if problem.level == "error"] == []
 
 
+def test_losses_are_counted_in_volumes_not_in_slices(root: Path, tmp_path: Path) -> None:
+    save(root / "labelsTr" / "liver_001.nii.gz", label_map(), LPS)
+    with pytest.raises(DataError, match="1 of 2 would be left out"):
+        prepare(NnunetSource(task="liver"), root, tmp_path / "out", most_left_out=0.3)  # 1 of 5, were slices counted
+
+
 def test_the_command_line_takes_the_options(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["data", "prepare", "nnunet", "--source", str(root), "--out", str(tmp_path / "out"), "--task", "tumour"]
     options = ["--labels", "tumour,organ", "--window", "40,400", "--axis", "coronal", "--channel", "1", "--empty-slices", "0.5"]
