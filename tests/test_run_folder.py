@@ -30,6 +30,7 @@ from tpseg.models.checkpoint import load_model
 from tpseg.models.model import LesionModel
 from tpseg.recipe import LesionModule
 from tpseg.run_folder import read_settings
+from tpseg.saving import Saving
 from tpseg.tasks import Task, TaskSet
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
@@ -290,3 +291,16 @@ def test_checkpoints_are_written_beside_their_place(discs, tmp_path, monkeypatch
     """From the system's temporary folder they would have to be copied, and a full disk would cut the old one short."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     assert checkpoint(train_miniature(discs, tmp_path / "run"))["global_step"] == 6
+
+
+def test_a_run_is_saved_between_steps_and_not_before_a_validation_that_is_due(discs):
+    settings = config()
+    module = LesionModule(settings, create(settings.model, read_dataset(discs).tasks), total_steps=10)
+
+    def may_be_saved(done: int, step: int, accumulate: int = 1) -> bool:
+        trainer = SimpleNamespace(num_training_batches=4, accumulate_grad_batches=accumulate, global_step=step)
+        return Saving.between_steps(trainer, module, done)
+
+    assert [may_be_saved(done, step=4 + done) for done in (1, 2, 3, 4)] == [True, True, True, False]
+    assert [may_be_saved(done, step=4 + done // 2, accumulate=2) for done in (1, 2, 3, 4)] == [False, True, False, False]
+    assert not may_be_saved(2, step=10)  # the last of all

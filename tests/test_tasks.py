@@ -25,8 +25,10 @@ def test_title_is_the_description_or_else_the_name() -> None:
 
 
 def test_saving_and_loading_keeps_order_and_everything_else(tmp_path: Path) -> None:
-    TASKS.save(tmp_path / "tasks.json")
-    assert TaskSet.load(tmp_path / "tasks.json") == TASKS
+    coded = Task("nodule", "CT", window="lung", finding="SCT:27925004:Nodule", anatomy="SCT:39607008:Lung")
+    tasks = TaskSet([*TASKS, coded])
+    tasks.save(tmp_path / "tasks.json")
+    assert TaskSet.load(tmp_path / "tasks.json") == tasks
 
 
 def test_the_order_in_the_file_is_the_order_of_the_ids(tmp_path: Path) -> None:
