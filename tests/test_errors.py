@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from PIL import Image, UnidentifiedImageError
 
+from tpseg.data.formats import read_image
 from tpseg.data.sources.pictures import decode
 from tpseg.errors import LONGEST, DataError, TPSegError
 
@@ -22,6 +24,14 @@ def test_no_message_shows_an_object_s_address() -> None:
     )
     with pytest.raises(DataError, match=r"^b\.png: cannot be decoded \(cannot identify image file\)$"):
         decode(b"no picture", "b.png")
+
+
+def test_no_message_shows_the_stream_that_a_library_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "it's.png"
+    path.write_bytes(b"no picture")
+    with pytest.raises(DataError) as found:
+        read_image(path)
+    assert str(found.value) == f"{path}: cannot be decoded (cannot identify image file); is it complete and really a .png file?"
 
 
 def test_a_message_is_cut_in_the_middle() -> None:

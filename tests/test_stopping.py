@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tpseg.faults import largest_that_fits
+from tpseg.faults import divisors, halves, largest_that_fits
 from tpseg.stopping import StopRequest, how_to_continue
 
 
@@ -29,16 +29,15 @@ def test_the_command_that_goes_on(monkeypatch, words, said):
 @pytest.mark.parametrize(("limit", "fits"), [(7, 4), (4, 4), (3, 2), (1, 1), (0, 0)])
 def test_of_the_parts_of_a_batch_the_largest_that_fits_is_found_from_below(limit, fits):
     tried: list[int] = []
-    assert largest_that_fits(lambda images: (tried.append(images), images <= limit)[1], 8) == fits
+    assert largest_that_fits(lambda images: (tried.append(images), images <= limit)[1], [1, 2, 4]) == fits
     assert tried == [images for images in (1, 2, 4) if images <= 2 * limit or images == 1]  # 8 did not fit: that is how it began
 
 
-@pytest.mark.parametrize(("asked", "tried"), [(12, [1, 2, 3, 4, 6]), (7, [1]), (1, [])])
-def test_only_what_divides_the_batch_is_tried_so_that_a_step_keeps_its_images(asked, tried):
-    """Four passes of 2 images would make 8 of 7."""
-    seen: list[int] = []
-    assert largest_that_fits(lambda images: seen.append(images) is None, asked) == (tried or [0])[-1]
-    assert seen == tried
+@pytest.mark.parametrize(("batch", "parts", "halved"), [(12, [1, 2, 3, 4, 6], [1, 3, 6]), (7, [1], [1, 3]), (1, [], [])])
+def test_a_step_of_training_keeps_its_images_and_prediction_halves(batch, parts, halved):
+    """Four accumulated passes of 2 images would make 8 of 7; in prediction nothing has to add up."""
+    assert divisors(batch) == parts
+    assert halves(batch) == halved
 
 
 @pytest.mark.parametrize("before", [signal.SIG_IGN, signal.default_int_handler])

@@ -14,7 +14,7 @@ LONGEST = 1500
 ends with the sentence that counts, after its stack trace."""
 
 
-OBJECT = re.compile(r" ?<[\w.]+(?: object)? at 0x[0-9a-fA-F]+>")
+OBJECT = re.compile(r""" ?<[\w.]+(?: object)?(?: at 0x[0-9a-fA-F]+| name=(?:'[^']*'|"[^"]*"))>""")
 """How Python writes an object that has no name: libraries put the file they were given into their messages."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -40,20 +40,28 @@ def is_out_of_memory(error: BaseException) -> bool:
     return NO_MEMORY.search(str(error)) is not None and not isinstance(error, TPSegError)
 
 
-def largest_that_fits(fits: Callable[[int], bool], asked: int) -> int:
-    """The largest part of what was asked that divides it and fits, so that accumulated passes come to the same; 0 if none does.
+def largest_that_fits(fits: Callable[[int], bool], sizes: Iterable[int]) -> int:
+    """The largest of these batch sizes, smallest first, that fits; 0 if none does.
 
     Tried from the smallest on: what does not fit leaves a heap in pieces, in which less fits than before, and may wake the
     system's own killer.
     """
     found = 0
-    for images in range(1, asked // 2 + 1):
-        if asked % images:
-            continue
+    for images in sizes:
         if not fits(images):
             break
         found = images
     return found
+
+
+def divisors(batch: int) -> list[int]:
+    """What a batch can be cut into so that accumulated passes come to the same, smallest first, itself left out."""
+    return [images for images in range(1, batch // 2 + 1) if batch % images == 0]
+
+
+def halves(batch: int) -> list[int]:
+    """A batch halved again and again, smallest first, itself left out."""
+    return [batch >> times for times in reversed(range(1, batch.bit_length()))]
 
 
 def system_error(error: BaseException | None) -> OSError | None:

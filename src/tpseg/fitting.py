@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tpseg.config import Config
-from tpseg.faults import is_out_of_memory, largest_that_fits
+from tpseg.faults import divisors, is_out_of_memory, largest_that_fits
 from tpseg.losses import segmentation_loss
 from tpseg.recipe import LesionModule
 
@@ -22,7 +22,7 @@ def advice(module: LesionModule, trainer: lightning.Trainer, config: Config, ima
     """
     batch, accumulate = config.training.batch_size, config.training.accumulate
     share = images // processes
-    fits = largest_that_fits(lambda part: try_step(module, trainer, config, part), share)
+    fits = largest_that_fits(lambda part: try_step(module, trainer, config, part), divisors(share))
     found = []
     if fits:
         same = images * accumulate // (fits * processes)

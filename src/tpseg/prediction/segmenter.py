@@ -19,7 +19,7 @@ from tpseg.clinical.reading.scan import Scan
 from tpseg.clinical.writing.identity import ModelIdentity
 from tpseg.data.transforms import preprocess, resize_map
 from tpseg.errors import UsageError
-from tpseg.faults import OutOfMemory, is_out_of_memory, largest_that_fits
+from tpseg.faults import OutOfMemory, halves, is_out_of_memory, largest_that_fits
 from tpseg.models.model import LesionModel
 from tpseg.network import Maps, Network, TorchNetwork, open_network
 from tpseg.prediction.images import ImageLike, as_rgb
@@ -302,7 +302,7 @@ class Segmenter:
             return self._maps(batch[: some[-1][0] + 1], some) is not None
 
         side = f"{self.image_size}x{self.image_size} pixels"
-        fits = largest_that_fits(try_some, len(pairs))
+        fits = largest_that_fits(try_some, halves(len(pairs)))
         free_cuda()
         if fits:
             return f"memory ran out with {len(pairs)} at a time at {side}; {fits} fit, tried just now: --batch-size {fits}"
