@@ -232,5 +232,5 @@ def export(
             out_console.print(table)
         out_console.print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json')}")
         same = same and (report.same or report.precision == "int8")
-        written.append({"file": path, **report.to_dict()})
+        written.append({**report.to_dict(), "file": path})
     return Outcome({"same": same, "outputs": written}, 0 if same else 1)
