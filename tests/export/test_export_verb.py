@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 
 import numpy as np
@@ -35,9 +35,10 @@ def run(discs, tmp_path_factory):
     model.tasks = TaskSet([Task("bright_disc"), Task("dark_disc", "ultrasound"), Task("other")])
     model.save_pretrained(folder / "model")
     words = ["--tasks", "dark_disc", "--out", str(folder / "dark.onnx"), "--data", str(discs), "--int8"]
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:  # capsys lives for one test only
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said, redirect_stderr(io.StringIO()) as printed:
         patch.setitem(TRUNK_SIZES, "tiny", TRUNK)
-        assert main(["export", str(folder / "model"), *words, "--check-sizes", "64,96", "--check-batches", "2"]) == 0
+        assert main(["export", str(folder / "model"), *words, "--check-sizes", "64,96", "--check-batches", "2", "--json"]) == 0
+    (folder / "said.json").write_text(said.getvalue())  # capsys lives for one test only
     return folder, printed.getvalue(), model
 
 
@@ -55,6 +56,10 @@ def test_the_verb_writes_a_file_its_int8_version_and_a_report_of_each(run):
         assert report["same"] == (precision == "float32")  # 8 bit are not 32
     assert report["comparisons"][0]["dice"] > 0.5
     assert "Dice against the truth, mean of 2 images" in printed
+    outputs = json.loads((folder / "said.json").read_text())["outputs"]
+    assert [(one["file"], one["precision"]) for one in outputs] == [
+        (str(folder / "dark.onnx"), "float32"), (str(folder / "dark.int8.onnx"), "int8"),
+    ]  # fmt: skip
 
 
 def test_a_file_of_one_task_needs_no_task_and_equals_pytorch(run):

@@ -196,6 +196,8 @@ def test_hostile_names_in_a_download(tmp_path: Path, capsys) -> None:
         "lesion",
         "--modality",
         "CT",
+        "--max-left-out",
+        "0.5",
     ]
     assert main(words) == 0
     said = capsys.readouterr()
