@@ -151,3 +151,13 @@ def test_checkpointing_recomputes_every_block_and_changes_no_number() -> None:
 
 def test_the_table_lists_nothing_but_the_four_published_sizes() -> None:
     assert [size for size in TRUNK_SIZES if size != "miniature"] == list(PUBLISHED)
+
+
+@torch.no_grad()
+def test_of_the_stages_that_nobody_asks_for_no_block_runs(tiny: Trunk) -> None:
+    ran: list[int] = []
+    image = noise(1, 3, 64, 64)
+    found = tiny(image, lambda index, tokens: ran.append(index) or tokens, stages=2)  # type: ignore[func-returns-value]
+    assert ran == list(range(tiny.stage_ends[1] + 1))
+    for one, other in zip(found, tiny(image)[:2], strict=True):
+        assert torch.equal(one, other)
