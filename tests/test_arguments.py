@@ -10,6 +10,7 @@ from tpseg.cli import VERBS, main
 from tpseg.errors import UsageError
 
 TRAIN = next(verb for verb in VERBS if verb.name == "train")
+PREPARE = next(verb for verb in VERBS if verb.name == "data prepare")
 SPLIT = next(verb for verb in VERBS if verb.name == "data split")
 NEEDED = ["--data", "tasks.yaml", "--out", "run"]
 
@@ -33,6 +34,13 @@ def test_a_single_key_wins_over_the_presets():
 def test_lists_are_written_with_or_without_brackets(written):
     assert read_arguments(TRAIN, [*NEEDED, "--model.decoder_widths", written])["model"].decoder_widths == (64, 32, 32)
     assert read_arguments(TRAIN, [*NEEDED, f"--model.decoder_widths={written}"])["model"].decoder_widths == (64, 32, 32)
+
+
+@pytest.mark.parametrize("labels", [["#ff0000"], ["#ff0000", "no"], ["liver tumour", "1"], ["e", "a: b", "null"], ["腫瘍"]])
+def test_words_in_lists_are_words_whatever_yaml_sees_in_them(labels):
+    given = ["folder", "--source", "in", "--out", "out", "--labels", ",".join(labels)]
+    assert read_arguments(PREPARE, given)["labels"] == labels
+    assert read_arguments(PREPARE, [*given[:-2], f"--labels={','.join(labels)}"])["labels"] == labels
 
 
 def test_fractions_are_written_with_commas():

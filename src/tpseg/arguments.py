@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -20,6 +21,7 @@ from tpseg.errors import UsageError, nearest
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 PROGRAM = "tpseg"
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 JSON_HELP = "Print one JSON object on stdout and nothing else; what is for people goes to stderr."
 LOG_HELP = "Add what is said to this file too, with the time."
 
@@ -174,7 +176,7 @@ def read_arguments(verb: Verb, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def bracket_lists(parser: Parser, arguments: Sequence[str]) -> list[str]:
-    """Let people write lists as 64,32,32: jsonargparse wants [64,32,32]."""
+    """Let people write lists as 64,32,32 and '#ff0000,liver': jsonargparse wants the YAML of a list, ["#ff0000",liver]."""
     lists = {
         option
         for action in parser._actions
@@ -185,10 +187,18 @@ def bracket_lists(parser: Parser, arguments: Sequence[str]) -> list[str]:
     for index, word in enumerate(given):
         option, equals, value = word.partition("=")
         if option in lists and equals and not value.startswith("["):
-            given[index] = f"{option}=[{value}]"
+            given[index] = f"{option}={_yaml_list(value)}"
         elif option in lists and index + 1 < len(given) and not given[index + 1].startswith("["):
-            given[index + 1] = f"[{given[index + 1]}]"
+            given[index + 1] = _yaml_list(given[index + 1])
     return given
+
+
+def _yaml_list(words: str) -> str:
+    """Comma-separated words as a list of YAML, quoted unless all are numbers: YAML sees a comment in #ff0000 and a truth in no."""
+    found = words.split(",")
+    if all(NUMBER.fullmatch(word) for word in found):
+        return f"[{words}]"
+    return f"[{','.join(json.dumps(word, ensure_ascii=False) for word in found)}]"
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
