@@ -365,7 +365,7 @@ def test_a_multi_frame_dicom_with_a_picture_as_mask_fails(tmp_path: Path) -> Non
 def test_a_folder_of_something_else_is_no_such_layout(tmp_path: Path) -> None:
     picture(tmp_path / "pictures" / "a.png")
     (tmp_path / "out").mkdir()
-    with pytest.raises(DataError, match="not a release of 'folder'"):
+    with pytest.raises(DataError, match=r"not a release of 'folder'; .* patient; found .*; say which are which by patterns .*--images"):
         prepare(FolderSource(), tmp_path / "pictures", tmp_path / "out")
 
 

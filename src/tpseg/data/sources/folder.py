@@ -41,6 +41,7 @@ class FolderSource(VolumeLayout):
     """
 
     name = "folder"
+    advice = "say which are which by patterns of their paths, as in --images '*_scan' --masks '*_truth', and look with --preview"
 
     def __init__(
         self,

@@ -318,12 +318,13 @@ def _add_task(tasks_file: Path, source: Source) -> None:
 
 def _wrong_download(source: Source, release: Release, others: Sequence[Source]) -> str:
     """What was expected, what is there, and which other sets it looks like."""
-    expected = source.facts.files if source.facts else (inspect.getdoc(type(source)) or "").split("\n\n")[0]
+    expected = source.facts.files if source.facts else " ".join((inspect.getdoc(type(source)) or "").split("\n\n")[0].split()).rstrip(".")
     folders = Counter(f"{file.parent.as_posix().removeprefix('.')}/*{file.suffix}".lstrip("/") for file in release.files)
     found = few([f"{what} ({number})" for what, number in folders.items()], 6) or "no files"
     alike = [other.name for other in others if other.name != source.name and _recognises(other, release)]
     hint = f"; this looks like {' or '.join(alike)}: tpseg data prepare {alike[0]}" if alike else ""
-    return f"{release.path}: not a release of '{source.name}'; expected {expected}; found {found}{hint}"
+    advice = f"; {source.advice}" if source.advice else ""
+    return f"{release.path}: not a release of '{source.name}'; expected {expected}; found {found}{hint}{advice}"
 
 
 def _recognises(source: Source, release: Release) -> bool:

@@ -66,6 +66,8 @@ class Source(ABC):
     task: Task
     facts: Facts | None = None
     """None for a layout that is no one data set's."""
+    advice: ClassVar[str] = ""
+    """What to do with files that are laid out otherwise, for the refusal."""
 
     @abstractmethod
     def pairs(self, release: Release) -> Iterator[Pair | LeftOut]:
