@@ -121,3 +121,7 @@ def test_a_run_that_goes_on_inside_an_epoch_leaves_out_what_it_has_seen_of_that_
         for share in shares:
             share.set_epoch(epoch)
             assert list(share) == draws[share.rank :: 2]
+
+
+def test_no_seed_draws_what_another_draws_an_epoch_later() -> None:
+    assert epoch(TrainingSampler(UNBALANCED, 1, True), 0) != epoch(TrainingSampler(UNBALANCED, 0, True), 1)

@@ -62,6 +62,13 @@ def lines_of(statistics: Statistics) -> dict[str, dict]:
     return statistics.table.set_index("task").to_dict("index")
 
 
+def test_groups_of_one_name_in_two_tasks_are_two(few: Path) -> None:
+    table = few.parent / "colour" / "split.csv"
+    table.write_text(table.read_text().replace("val,", "val,p1"))
+    lines = lines_of(measure_dataset(read_dataset(few)))
+    assert [lines[task]["groups"] for task in ("grey", "colour", ALL)] == [2, 1, 3]
+
+
 def test_counts_by_hand(few: Path) -> None:
     lines = lines_of(measure_dataset(read_dataset(few)))
     columns = ("train", "val", "test", "total", "groups", "empty", "read")
