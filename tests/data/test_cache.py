@@ -96,6 +96,14 @@ def test_an_edited_file_is_noticed_and_nothing_else_decoded(data: DataSet, tmp_p
     assert_right(cache, data)
 
 
+def test_the_same_bytes_under_another_suffix_are_read_anew(data: DataSet, tmp_path: Path) -> None:
+    """Whether a mask's grey values are soft edges is told by its suffix, too."""
+    filled(data, tmp_path / "cache")
+    case = data.cases[3]
+    renamed = replace(case, image=Path(shutil.copy(case.image, case.image.with_suffix(".jpg"))))
+    assert refill(replace(data, cases=(*data.cases[:3], renamed, *data.cases[4:])), tmp_path / "cache")[1] == 1
+
+
 def test_an_edit_within_a_tick_of_the_clock_is_noticed(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Size and times are those of before: a file that was new when it was hashed is hashed again."""
     monkeypatch.setattr(room, "_stamp", lambda path: (1, now, now))
