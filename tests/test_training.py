@@ -108,6 +108,7 @@ def test_dice_of_a_batch_by_hand():
     mask = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]]).view(4, 1, 2, 2)
     logits = torch.tensor([[3.0, -1, 2, -1], [-1, -1, -1, -1], [5, -1, -1, -1], [9, 9, 9, 9]]).view(4, 1, 2, 2)
     assert hard_dice(logits, mask).tolist() == [0.5, 1.0, 0.0, 1.0]  # 2·1/(2+2); both empty; one empty; all
+    assert hard_dice(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)).tolist() == [1.0]  # ½ itself is no lesion
 
 
 def test_learning_rate_rises_falls_as_a_half_cosine_and_ends_at_zero():

@@ -103,3 +103,7 @@ def test_the_range_of_a_large_volume_is_taken_from_a_share_of_it(monkeypatch: py
     assert low <= 1
     assert high >= 98
     assert windows.sample(columns).size <= 5_000
+
+
+def test_the_narrowest_window_is_1_wide():
+    assert parse_window("40,1") == Window(40, 1)
