@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import nibabel as nib
@@ -17,6 +17,7 @@ from tpseg.cli import main
 from tpseg.data.check import check_dataset
 from tpseg.data.manifest import read_dataset
 from tpseg.data.sources.folder import FolderSource
+from tpseg.data.sources.layout import split_of
 from tpseg.data.sources.pairing import Unclear
 from tpseg.data.sources.prepare import prepare
 from tpseg.data.sources.release import Release
@@ -379,3 +380,8 @@ def test_it_becomes_a_data_set_that_passes_the_check(tmp_path: Path) -> None:
     assert [task.name for task in data.tasks] == ["naevus"]
     assert len({(case.group, case.split) for case in data.cases}) == 6
     assert check_dataset(data).problems == []
+
+
+def test_the_innermost_folder_that_is_called_after_a_split_gives_it():
+    assert split_of(PurePosixPath("test set/images/train/a.png")) == "train"
+    assert split_of(PurePosixPath("images/Val2017/p1/a.png")) == "val"
