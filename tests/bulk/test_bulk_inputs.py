@@ -46,6 +46,12 @@ def test_a_folder_is_mirrored(place):
     assert masks(["in"]) == ["a.png", "x/b.png", "x/c.png"]
 
 
+def test_pictures_of_other_formats_are_named(place, caplog):
+    (place / "x" / "d.webp").write_bytes(b"")
+    assert len(names(["in"])) == 3
+    assert [record.getMessage() for record in caplog.records] == [f"in: 1 files of no known kind are left out: {place}/x/d.webp"]
+
+
 def test_linked_folders_are_searched_and_broken_links_stay_to_be_refused(place, caplog):
     (place.parent / "store").mkdir()
     (place.parent / "store" / "d.png").write_bytes(b"")

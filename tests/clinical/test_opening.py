@@ -48,6 +48,21 @@ def test_a_folder_of_everything(tmp_path: Path) -> None:
     assert [open_scan(one).name for one in found] == names(found)
 
 
+def test_what_a_folder_holds_besides_scans_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A picture of another format is a picture without a mask; a document, or a hidden file, is not worth a word."""
+    picture(tmp_path / "a.png")
+    for name in ("b.heic", "sub/C.WEBP", "notes.txt", "sub/.cache", "Table.XLSX"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("none")
+    write_dicom(tmp_path / "report", SLICE, PixelData=None, Rows=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33")
+    write_dicom(tmp_path / "x.dcm", SLICE)
+    assert names(find_scans([str(tmp_path)])) == ["a", "x"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: 2 files of no known kind are left out: {tmp_path}/b.heic, {tmp_path}/sub/C.WEBP",
+        f"{tmp_path}: 1 DICOM files without an image, or with masks, are left out: {tmp_path}/report",
+    ]
+
+
 def test_several_series_in_a_folder(tmp_path: Path) -> None:
     """One scan each, numbered in the order of the series' numbers."""
     write_series(tmp_path / "exam", np.zeros((3, 4, 6), np.int16), SeriesInstanceUID="1.2.3", SeriesNumber=7)

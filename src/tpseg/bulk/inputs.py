@@ -14,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tpseg.bulk.store import Folder, address, locate
 from tpseg.clinical.reading.opening import DICOM_SUFFIXES, ITK_SUFFIXES, NIFTI_SUFFIXES, VIDEO_SUFFIXES, may_be_scan
 from tpseg.data.formats import IMAGE_SUFFIXES
+from tpseg.data.left_out import may_be_case
 from tpseg.errors import DataError, UsageError, few
 from tpseg.prediction import choose_tasks
 from tpseg.searching import is_of_macos, search
@@ -71,6 +72,9 @@ def _read_input(entry: str, several: bool, out: Folder) -> pd.DataFrame:
         listed = _files_in(fs, top)
         refuse_clinical(listed)
         files = [file for file in listed if file.lower().endswith(IMAGE_SUFFIXES)]
+        unknown = [file for file in listed if not file.lower().endswith(IMAGE_SUFFIXES) and may_be_case(PurePosixPath(file))]
+        if unknown:
+            log.warning(f"{entry}: {len(unknown)} files of no known kind are left out: {few(unknown, 3)}")
         cut = len(top.rpartition("/")[0] if several else top) + 1
         return _table([address(fs, file) for file in files], [file[cut:] for file in files])
     if path.lower().endswith(".csv"):
@@ -89,7 +93,7 @@ def _files_in(fs: AbstractFileSystem, top: str) -> list[str]:
         lost = [link for link in below.broken if may_be_scan(link) and not link.suffix]
         if lost:
             log.warning(f"{top}: {len(lost)} links lead nowhere: {few(sorted(map(str, lost)), 3)}")
-        return sorted(path.as_posix() for path in (*below.files, *below.broken))
+        return sorted(path.as_posix() for path in (*below.files, *below.broken) if path not in lost)
     listed = sorted(fs.find(top))
     macos = [file for file in listed if any(is_of_macos(part) for part in file[len(top) :].split("/"))]
     if macos:

@@ -15,7 +15,7 @@ import yaml
 
 from tpseg.data.formats import IMAGE_SUFFIXES
 from tpseg.data.groups import suggest_groups
-from tpseg.data.left_out import DOCUMENTS, MAX_LEFT_OUT, LeftOut, check_share, refuse_losses
+from tpseg.data.left_out import MAX_LEFT_OUT, LeftOut, check_share, may_be_case, refuse_losses
 from tpseg.data.manifest import SPLITS, read_entries
 from tpseg.errors import DataError, UsageError, few
 from tpseg.files import write_atomically
@@ -144,7 +144,7 @@ def _files_by_stem(folder: Path) -> tuple[dict[str, list[str]], list[LeftOut]]:
                 left_out.append(LeftOut(shown, "a broken link"))
             elif path.suffix.lower() in IMAGE_SUFFIXES:
                 files[name.with_suffix("").as_posix()].append(name.as_posix())
-            elif path.suffix.lower() not in DOCUMENTS:
+            elif may_be_case(path):
                 left_out.append(LeftOut(shown, "no picture", f"expected {', '.join(IMAGE_SUFFIXES)}", meant=True))
     if not files:
         raise DataError(f"{folder}: holds no image files; expected {', '.join(IMAGE_SUFFIXES)}")

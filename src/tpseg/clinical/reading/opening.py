@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +15,11 @@ from tpseg.clinical.reading.picture import PictureScan
 from tpseg.clinical.reading.scan import Scan
 from tpseg.clinical.reading.sniffing import looks_like_dicom
 from tpseg.data.formats import IMAGE_SUFFIXES
-from tpseg.errors import DataError, UsageError
+from tpseg.data.left_out import may_be_case
+from tpseg.errors import DataError, UsageError, few
 from tpseg.searching import search
+
+log = logging.getLogger(__name__)
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".nrrd", ".mha", ".mhd")
@@ -41,7 +45,7 @@ def find_scans(inputs: Sequence[str]) -> list[Found]:
     """What paths, folders (searched with subfolders), globs and `@lists` (a path per line) stand for; raises UsageError if nothing.
 
     The DICOM files of a folder that belong to one series are one scan; a file that is named itself, or by a glob or in a list, is
-    one for itself. Of files that no reader knows, and DICOM files without an image, a folder may hold as many as it likes.
+    one for itself. What else a folder holds is left out and told, see find_in_folder.
     """
     found: list[Found] = []
     for entry in inputs:
@@ -67,17 +71,26 @@ def find_scans(inputs: Sequence[str]) -> list[Found]:
 def find_in_folder(folder: Path) -> list[Found]:
     """The scans in a folder and its subfolders, linked ones too, in the order of their names; links that lead nowhere after them.
 
-    Such a link is refused on opening. One that has the suffix of no scan, `notes.txt`, is passed over as such a file is.
+    Such a link is refused on opening. Logs the files that no reader knows, hidden ones and documents left aside, and DICOM files
+    without an image or with masks.
     """
     below = search(folder)
     by_folder: dict[Path, list[Path]] = defaultdict(list)
     for file in below.files:
         by_folder[file.parent].append(file)
-    found = []
+    found: list[Found] = []
+    unknown: list[Path] = []
+    no_image: list[Path] = []
     for place, files in by_folder.items():
         dicom = [file for file in files if is_dicom(file)]
-        found += _each(file for file in files if suffix_of(file) in SUFFIXES and suffix_of(file) not in DICOM_SUFFIXES)
-        found += _series(place, dicom)
+        others = [file for file in files if suffix_of(file) in SUFFIXES and suffix_of(file) not in DICOM_SUFFIXES]
+        scans = [*_each(others), *_series(place, dicom)]
+        found += scans
+        no_image += set(dicom).difference(*(scan.files for scan in scans))
+        unknown += [file for file in set(files).difference(dicom, others) if may_be_case(file)]
+    for left_out, words in ((unknown, "files of no known kind"), (no_image, "DICOM files without an image, or with masks,")):
+        if left_out:
+            log.warning(f"{folder}: {len(left_out)} {words} are left out: {few(sorted(map(str, left_out)), 3)}")
     return found + _each(link for link in below.broken if may_be_scan(link))
 
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from tpseg.data.formats import to_mask, to_rgb
 from tpseg.data.groups import suggest_groups
-from tpseg.data.left_out import DOCUMENTS, MAX_LEFT_OUT, check_share, refuse_losses
+from tpseg.data.left_out import MAX_LEFT_OUT, check_share, may_be_case, refuse_losses
 from tpseg.data.sources.partition import LEAK, Member, Protocol, partition
 from tpseg.data.sources.pictures import decode, suffix_of
 from tpseg.data.sources.release import Release
@@ -136,7 +136,7 @@ def find_cases(source: Source, release: Release, others: Sequence[Source] = ()) 
     if not pairs:
         raise DataError(_wrong_download(source, release, others))
     spoken_of = {str(file) for pair in pairs for file in pair.files} | {one.name for one in left_out}
-    unused = [str(file) for file in release.files if str(file) not in spoken_of and file.suffix.lower() not in DOCUMENTS]
+    unused = [str(file) for file in release.files if str(file) not in spoken_of and may_be_case(file)]
     return pairs, [*left_out, *(LeftOut(file, "in no case", meant=True) for file in unused)]
 
 
