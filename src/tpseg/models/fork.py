@@ -38,10 +38,9 @@ class Fork:
 
     def _plan(self, position: Sequence[int], rows: Sequence[int], images: int, device: torch.device) -> list[Branches]:
         plan: list[Branches] = []
-        own = [False] * len(rows)
         before, count = list(rows), images
         for index in range(len(self.adapters.blocks)):
-            own = [was or self.started[place][index] for was, place in zip(own, position, strict=True)]
+            own = [self.started[place][index] for place in position]  # back on the shared route, a branch of its own is still alone
             keys = [("output", p) if alone else ("branch", branch) for p, (alone, branch) in enumerate(zip(own, before, strict=True))]
             branches = list(dict.fromkeys(keys))
             first = [keys.index(branch) for branch in branches]  # an output of each branch
