@@ -21,6 +21,7 @@ from torch.testing import assert_close
 import tpseg.recipe
 import tpseg.training
 from tpseg.callbacks import BestModel
+from tpseg.checkpoints import LAST, newest, write_checkpoint
 from tpseg.data.dataset import LesionDataset
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import UsageError
@@ -29,7 +30,7 @@ from tpseg.models.catalogue import create
 from tpseg.models.checkpoint import load_model
 from tpseg.models.model import LesionModel
 from tpseg.recipe import LesionModule
-from tpseg.run_folder import read_settings
+from tpseg.run_folder import first_difference, read_settings
 from tpseg.saving import Saving
 from tpseg.tasks import Task, TaskSet
 
@@ -189,6 +190,14 @@ def test_a_run_of_an_older_tpseg_goes_on(whole, discs, tmp_path):
     assert_same_run(whole(training=FOUR), tmp_path / "run")
 
 
+def test_the_checkpoint_before_a_damaged_last_one_is_known_though_it_is_not_the_best(tmp_path):
+    for step in (1, 2, 3):
+        saved = {"epoch": 0, "batches": step, "finished": False}
+        write_checkpoint({"epoch": 0, "global_step": step, "callbacks": {"Saving": saved}}, tmp_path / LAST, best=step == 1)
+    (tmp_path / LAST).write_bytes(b"half")
+    assert newest(tmp_path)[1].step == 2
+
+
 def test_what_a_killed_process_left_half_written_is_cleared_away(whole, discs, tmp_path):
     with stopped(2):
         train_miniature(discs, tmp_path / "run", training=FOUR)
@@ -229,6 +238,11 @@ def test_a_place_for_the_run_that_is_a_file_is_refused(discs, tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(UsageError, match="is not an empty folder"):
         train_miniature(discs, tmp_path / "run")
+
+
+def test_a_key_that_the_settings_before_lack_is_a_difference():
+    assert first_difference({"model": {"rank": 4}}, {"model": {"rank": 4, "gate": "none"}}) == "model.gate was None, now none"
+    assert first_difference({}, {"model": {"rank": 4}}) == "model.rank was None, now 4"
 
 
 def test_resuming_with_other_settings_names_the_key(discs, tmp_path):

@@ -165,6 +165,15 @@ def test_nifti_2_and_units(tmp_path: Path) -> None:
     assert open_scan(tmp_path / "b.nii").spacing == pytest.approx((3, 2))
 
 
+@pytest.mark.parametrize(("unit", "millimetres"), [("meter", 1000), ("micron", 0.001), ("mm", 1), ("unknown", 1)])
+def test_a_unit_is_that_of_the_voxels_and_of_their_place(tmp_path: Path, unit: str, millimetres: float) -> None:
+    affine = np.array([[2.0, 0, 0, -30], [0, 3, 0, 40], [0, 0, 5, 50], [0, 0, 0, 1]])
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), affine)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(opened(tmp_path / "a.nii").affine, np.diag([millimetres] * 3 + [1]) @ affine)
+
+
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 6, 1), (4, 5, 6, 1, 1)])
 def test_axes_of_length_one(tmp_path: Path, shape: tuple) -> None:
     """Read as a volume; a mask takes the file's own shape again."""

@@ -23,6 +23,7 @@ from pydicom.uid import (
 )
 
 from tpseg.clinical.reading.dicom import DicomScan
+from tpseg.clinical.writing.geometry import Plane, regular
 from tpseg.clinical.writing.identity import ModelIdentity
 from tpseg.clinical.writing.segmentation_object import write_segmentation
 from tpseg.errors import DataError, UsageError
@@ -243,6 +244,21 @@ def enhanced(path: Path, frames: int, orientations: list[list[float]]) -> DicomS
         SharedFunctionalGroupsSequence=[Dataset()],
     )
     return DicomScan([path], path, path.stem)
+
+
+@pytest.mark.parametrize(
+    ("other", "so"),
+    [
+        (Plane((0, 0, 5), (1, 0, 0, 0, 1, 0), (0.5, 0.7), 3), True),
+        (Plane((0, 0, 5), (1, 0, 0, 0, 1, 0), (0.5, 0.7), 4), False),
+        (Plane((0, 0, 5), (1, 0, 0, 0, 1, 0), (0.5, 0.7), None), False),
+        (Plane((0, 0, 5), (1, 0, 0, 0, 1, 0), (0.5, 0.8), 3), False),
+        (Plane((0, 0, 5), (0, 1, 0, 1, 0, 0), (0.5, 0.7), 3), False),
+        (Plane((8, 0, 0), (1, 0, 0, 0, 1, 0), (0.5, 0.7), 3), False),
+    ],
+)
+def test_planes_are_regular_that_differ_in_their_place_along_the_normal_alone(other: Plane, so: bool):
+    assert regular([Plane((0, 0, 0), (1, 0, 0, 0, 1, 0), (0.5, 0.7), 3), other]) is so
 
 
 class TestManyFrames:

@@ -16,7 +16,7 @@ from PIL import Image
 from tpseg.cli import main
 from tpseg.data.check import check_dataset
 from tpseg.data.manifest import read_dataset
-from tpseg.data.sources.folder import FolderSource
+from tpseg.data.sources.folder import FolderSource, _part_by_name
 from tpseg.data.sources.layout import split_of
 from tpseg.data.sources.pairing import Unclear
 from tpseg.data.sources.prepare import prepare
@@ -385,3 +385,9 @@ def test_it_becomes_a_data_set_that_passes_the_check(tmp_path: Path) -> None:
 def test_the_innermost_folder_that_is_called_after_a_split_gives_it():
     assert split_of(PurePosixPath("test set/images/train/a.png")) == "train"
     assert split_of(PurePosixPath("images/Val2017/p1/a.png")) == "val"
+
+
+def test_the_innermost_folder_called_after_images_or_masks_says_which_a_file_is():
+    assert _part_by_name(PurePosixPath("images/p1/Labels/a.png")) == ("masks", ("images", "p1", "a.png"))
+    assert _part_by_name(PurePosixPath("masks/scans/p1/a.png")) == ("images", ("masks", "p1", "a.png"))
+    assert _part_by_name(PurePosixPath("p1/masks")) == ("", ())  # a file's own name says nothing
