@@ -95,7 +95,8 @@ def data_prepare(
     made_of = make_source(name, task, **options)
     others = [kind() for kind in PUBLIC.values()]
     given = ["--protocol", protocol, "--seed", str(seed)]
-    for option, value in {"task": task, **options}.items():
+    accepted = None if max_left_out == MAX_LEFT_OUT else max_left_out
+    for option, value in {"task": task, **options, "max_left_out": accepted}.items():
         if value is not None:
             given += [f"--{option.replace('_', '-')}", ",".join(value) if isinstance(value, list) else str(value)]
     command = ["tpseg", "data", "prepare", name, "--source", source.name, "--out", out.name, *given]  # names: paths may tell of people

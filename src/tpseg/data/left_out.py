@@ -61,6 +61,11 @@ def check_share(share: float) -> None:
         raise UsageError(f"max left out: found {share:g}, expected a share of the cases from 0 to 1")
 
 
+def accepted(share: float) -> str:
+    """What to give to `--max-left-out` for a share that is lost: rounded up, for what the user types must suffice."""
+    return f"{min(1.0, -(-100 * share // 1) / 100):g}"
+
+
 def refuse_losses(place: object, kept: int, left_out: Sequence[LeftOut], most: float = MAX_LEFT_OUT) -> None:
     """Raises DataError that begins with `place` where more than the share `most` of the cases is lost, or all; `kept` are the others.
 
@@ -72,8 +77,7 @@ def refuse_losses(place: object, kept: int, left_out: Sequence[LeftOut], most: f
         listed = "; ".join(left_out_lines(lost or left_out))
         raise DataError(f"{place}: nothing in it can be used{': ' if listed else ''}{listed}")
     if share > most:
-        accepted = min(1.0, -(-100 * share // 1) / 100)  # rounded up: what the user types must suffice
         raise DataError(
             f"{place}: {len(lost)} of {kept + len(lost)} would be left out, more than {most:.0%}; "
-            f"mend them, or accept it with --max-left-out {accepted:g}: {'; '.join(left_out_lines(lost))}"
+            f"mend them, or accept it with --max-left-out {accepted(share)}: {'; '.join(left_out_lines(lost))}"
         )

@@ -67,7 +67,7 @@ def run_cells(
 ) -> list[Failure]:
     """Train and score what is not finished; `done` hears of each cell as it ends. Returns the failures.
 
-        cells: all different. Raises UsageError if another study is at work in `out`; stopped by Ctrl-C or a kill, the cells
+    cells: all different. Raises UsageError if another study is at work in `out`; stopped by Ctrl-C or a kill, the cells
     stop too, and the next call goes on with each from its last checkpoint. moved: hears every few seconds how many steps the cells that
     were not finished have made, by the epochs that have ended; those of a cell that failed count, for none of them is to come.
     """

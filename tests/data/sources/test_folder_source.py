@@ -137,6 +137,9 @@ def pair(root: Path, image: str, mask: str, seed: int = 0) -> None:
         ("{}.jpg", "{}_mask.png", "1"),  # by ending
         ("set/{}.png", "set/{}-Segmentation.png", "1"),
         ("set/{}_img.png", "set/{}_mask.png", "1_img"),
+        ("img_{}.png", "mask_{}.png", "1"),  # by beginning
+        ("{}.jpg", "Mask {}.png", "1"),
+        ("set/image-{}.png", "set/seg-{}.png", "1"),
         ("{}.jpg", "{}.png", "1"),  # by format
         ("set/{}.JPEG", "set/{}.bmp", "1"),
         ("p{}/scan.png", "p{}/mask.png", "p1"),  # a folder for each patient
@@ -168,6 +171,43 @@ def test_several_masks_beside_an_image_are_united_and_what_has_no_mask_is_named(
     pairs, left_out = found(tmp_path)
     assert [one.mask().sum() for one in pairs.values()] == [6, 12, 6]
     assert [(one.name, one.detail, one.meant) for one in left_out] == [("benign (9).png", "an image without a mask", False)]
+
+
+@pytest.mark.parametrize("ending", ["_mask{}", "_mask_{}", " label-{}"])
+def test_masks_numbered_in_any_way_are_united(ending: str, tmp_path: Path) -> None:
+    for number in range(1, 4):
+        pair(tmp_path, f"a{number}.jpg", f"a{number}{ending.format(1)}.png", number)
+        picture(tmp_path / f"a{number}{ending.format(2)}.png", np.roll(MASK, 4, axis=0))
+    pairs, left_out = found(tmp_path)
+    assert ([one.mask().sum() for one in pairs.values()], left_out) == ([12, 12, 12], [])
+
+
+@pytest.mark.parametrize(
+    ("image", "drawn", "pattern"),
+    [("{}.jpg", "{}_overlay.png", "*.jpg"), ("{}.png", "{}_overlay.png", "*.png"), ("{}.jpg", "{}_overlay.jpg", "*.jpg")],
+)
+def test_what_is_drawn_beside_image_and_mask_is_not_taken_or_proposed_for_the_image(
+    image: str, drawn: str, pattern: str, tmp_path: Path
+) -> None:
+    for number in range(30):
+        pair(tmp_path, image.format(number), f"{number}_mask.png", number)
+        picture(tmp_path / drawn.format(number))
+    for missing in (0, 1):
+        with pytest.raises(Unclear, match="may both be images") as caught:
+            found(tmp_path)
+        assert caught.value.options[:4] == ["--images", pattern, "--masks", "*_mask*"]
+        (tmp_path / image.format(missing)).unlink()
+
+
+def test_a_proposal_that_leaves_much_out_accepts_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        pair(tmp_path / "set", f"{number}.png", f"{number}_mask.png", number)
+        picture(tmp_path / "set" / f"{number}_overlay.png")
+    command = ["data", "prepare", "folder", "--source", str(tmp_path / "set"), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "would give 4 images with masks and leave out 4 files" in said
+    assert main(shlex.split(said[said.index("tpseg data prepare") : said.index(" --preview, then")])[1:]) == 0
 
 
 def test_patterns_say_what_names_do_not(tmp_path: Path) -> None:
@@ -278,6 +318,15 @@ def test_a_refusal_prints_the_command_that_works(tmp_path: Path, capsys: pytest.
     assert main(words) == 0
     assert main(words[:-1]) == 0
     assert len(list((tmp_path / "out" / "wound" / "masks").iterdir())) == 4
+
+
+def test_the_command_that_is_noted_accepts_what_the_user_accepted(tmp_path: Path) -> None:
+    for number in range(1, 5):
+        pair(tmp_path / "set", f"{number}.jpg", f"{number}_mask.png", number)
+    picture(tmp_path / "set" / "5.jpg")
+    command = ["data", "prepare", "folder", "--source", str(tmp_path / "set"), "--out", str(tmp_path / "out")]
+    assert main([*command, "--max-left-out", "0.2"]) == 0
+    assert " --seed 0 --max-left-out 0.2`" in (tmp_path / "out" / "lesion" / "SOURCE.md").read_text()
 
 
 def test_equal_names_in_two_folders_are_told_apart(tmp_path: Path) -> None:

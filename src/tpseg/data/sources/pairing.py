@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
 from pathlib import PurePosixPath
+from string import digits
 
+from tpseg.data.left_out import MAX_LEFT_OUT, accepted
 from tpseg.data.sources.layout import path_key, stem_of
 from tpseg.errors import DataError
 
@@ -24,6 +26,8 @@ MASK_WORD = re.compile(r"mask|label|segm|annot|truth|contour|(?<![a-z])(seg|gt|r
 """What a folder or an ending is called that says: masks."""
 TAIL = re.compile(r"(.+)([_. -])([^_. -]*[^\W\d_][^_. -]*)([_. -]?\d{1,2})?")
 """A stem with an ending of letters, and perhaps the number of one of several: `a_mask`, `a_mask_2`."""
+HEAD = re.compile(r"([^_. -]*[^\W\d_][^_. -]*[_. -])(.+)")
+"""A stem with a beginning of letters: `mask_a`."""
 JPEG = (".jpg", ".jpeg")
 """No format for masks: beside a picture of another one it is the image."""
 TEMPLATES = 24
@@ -48,7 +52,7 @@ class Fit:
     @property
     def pairs(self) -> int:
         """Images that have a mask and their key to themselves."""
-        return sum(len(files) == 1 and key in self._mask_keys for key, files in self.found[0].items())
+        return len(self.paired(0))
 
     @property
     def alone(self) -> int:
@@ -56,13 +60,19 @@ class Fit:
         paired = {key for key in self.found[0] if key in self._mask_keys}
         return sum(len(files) for part in self.found for key, files in part.items() if key not in paired)
 
-    def files(self, part: int) -> list[PurePosixPath]:
-        """The images, part 0, or the masks, part 1."""
-        return [file for several in self.found[part].values() for file in several]
+    def paired(self, part: int) -> list[PurePosixPath]:
+        """The images, part 0, or the masks, part 1, that are in a pair."""
+        if part == 0:
+            return [files[0] for key, files in self.found[0].items() if len(files) == 1 and key in self._mask_keys]
+        return [file for key, files in self.found[1].items() if self._image_key(key) in self.found[0] for file in files]
+
+    def _image_key(self, key: str) -> str:
+        """The key of the image that a mask's key means."""
+        return key if key in self.found[0] else MASK_ENDING.sub("", key)
 
     @cached_property
     def _mask_keys(self) -> set[str]:
-        return {key if key in self.found[0] else MASK_ENDING.sub("", key) for key in self.found[1]}
+        return {self._image_key(key) for key in self.found[1]}
 
 
 PEEKED = 3
@@ -135,30 +145,35 @@ def choose(files: Sequence[PurePosixPath], looks_like_a_mask: Callable[[PurePosi
     """The images and masks by the patterns that fit best, none if none do.
 
     Raises Unclear, which begins with `place`, where names do not say which are the masks, or say it of two kinds, or where there are
-    two kinds of images; then a look into the first files decides what is proposed.
+    two kinds of images. What is proposed is decided by a look into the first files, or, of two kinds of images, is what has no ending.
     """
     fits = fitting(files)
     if not fits:
         return {}, {}
-    equal = [fit for fit in fits if fit.pairs == fits[0].pairs]
+    equal = [fit for fit in fits if fit.pairs >= (1 - MAX_LEFT_OUT) * fits[0].pairs]  # a loss that would be no reason to refuse
     sure = [fit for fit in equal if fit.sure]
+    sure = [fit for fit in sure if MASK_WORD.search(fit.masks)] or sure
     if sure:
         best, said = sure[0], ""
         for part, (text, word) in enumerate(((best.images, "images"), (best.masks, "masks"))):
-            taken = set(best.files(part))
-            other = next((fit for fit in sure[1:] if not taken.intersection(fit.files(part))), None)
+            taken = set(best.paired(part))
+            other = next((fit for fit in sure[1:] if not taken.intersection(fit.paired(part))), None)
             if other is not None:
                 said = f"'{text}' and '{other.masks if part else other.images}' may both be {word}"
+                best = best if part else min(sure, key=lambda fit: (Pattern(fit.images).literal, fit.alone))
         if not said:
             return best.found
     else:
         best, said = max(equal, key=lambda fit: _likelihood(fit, looks_like_a_mask)), "names do not say which are masks"
-    options = ["--images", best.images, "--masks", best.masks]
-    raise Unclear(f"{place}: {said}; {shlex.join(options)} would give {best.pairs} images with masks", options)
+    options, gives = ["--images", best.images, "--masks", best.masks], f"{best.pairs} images with masks"
+    if (share := best.alone / (best.alone + best.pairs)) > MAX_LEFT_OUT:
+        options += ["--max-left-out", accepted(share)]
+        gives += f" and leave out {best.alone} files"
+    raise Unclear(f"{place}: {said}; {shlex.join(options)} would give {gives}", options)
 
 
 def _likelihood(fit: Fit, looks_like_a_mask: Callable[[PurePosixPath], bool]) -> int:
-    images, masks = (sum(map(looks_like_a_mask, fit.files(part)[:PEEKED])) for part in range(2))
+    images, masks = (sum(map(looks_like_a_mask, fit.paired(part)[:PEEKED])) for part in range(2))
     return masks - images
 
 
@@ -169,7 +184,10 @@ def _templates(file: PurePosixPath) -> Iterator[tuple[str, str]]:
     yield "*", key
     yield f"*{file.name[len(stem) :].lower()}", key
     if tail := TAIL.fullmatch(stem):
-        yield f"*{tail[2]}{tail[3]}{'*' if MASK_WORD.search(tail[3]) else ''}", _joined((folder, tail[1]))
+        ending = f"{tail[3].rstrip(digits)}*" if MASK_WORD.search(tail[3]) else tail[3]
+        yield f"*{tail[2]}{ending}", _joined((folder, tail[1]))
+    if head := HEAD.fullmatch(stem):
+        yield f"{'*/' if folder else ''}{head[1]}*", _joined((folder, head[2]))
     if folder:
         yield f"*/{stem}", folder
         if not MASK_WORD.search(stem):
