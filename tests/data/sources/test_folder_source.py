@@ -148,6 +148,8 @@ def pair(root: Path, image: str, mask: str, seed: int = 0) -> None:
         ("Photos/{}.png", "Ground Truth/{}.png", "1"),  # folders whose names say it
         ("ISIC_Data/{}.jpg", "ISIC_GroundTruth/{}_Segmentation.png", "ISIC_1"),
         ("images/{}.png", "Contours/{}.png", "1"),
+        ("part{0}/{0}.png", "part{0}_masks/{0}.png", "1"),
+        ("Part{0}_Input/{0}.jpg", "Part{0}_GroundTruth/{0}_segmentation.png", "1"),
     ],
 )
 def test_any_layout_whose_names_say_it_is_paired(image: str, mask: str, name: str, tmp_path: Path) -> None:
@@ -208,6 +210,18 @@ def test_a_proposal_that_leaves_much_out_accepts_it(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().err
     assert "would give 4 images with masks and leave out 4 files" in said
     assert main(shlex.split(said[said.index("tpseg data prepare") : said.index(" --preview, then")])[1:]) == 0
+
+
+def test_what_fits_no_pair_is_lost_where_pairs_were_told_from_names(tmp_path: Path) -> None:
+    """Nobody has said that these pictures are none."""
+    for number in range(1, 6):
+        pair(tmp_path, f"{number}.jpg", f"{number}_mask.png", number)
+    for number in range(3):
+        picture(tmp_path / "other" / f"scan{number}.tif")
+    pairs, left_out = found(tmp_path)
+    assert len(pairs) == 5
+    assert [(one.name, one.meant) for one in left_out] == [(f"other/scan{number}.tif", False) for number in range(3)]
+    assert found(tmp_path, images="*.jpg", masks="*_mask")[1] == []
 
 
 def test_patterns_say_what_names_do_not(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class FolderSource(VolumeLayout):
         return None if colours else label_ids(self.labels), colours
 
     def find(self, release: Release) -> Iterator[Pair | LeftOut]:
-        images, masks = self._files(release)
+        images, masks, unpaired = self._files(release)
         volumes = Volumes(release, self.task.window, self.axis, LabelIds(self._chosen()[0]))
         of_image: dict[str, list[PurePosixPath]] = {key: [] for key in images}
         alone = []
@@ -93,6 +93,7 @@ class FolderSource(VolumeLayout):
             else:
                 yield from (LeftOut(str(file), NO_PARTNER, "a mask without an image") for file in files)
         yield from (LeftOut(str(files[0]), NO_PARTNER, "an image without a mask") for key, files in images.items() if not of_image[key])
+        yield from (LeftOut(str(file), NO_PARTNER, "neither image nor mask by the names of the others") for file in unpaired)
 
     def _case(
         self, release: Release, volumes: Volumes, key: str, image: PurePosixPath, masks: Sequence[PurePosixPath], name: str
@@ -120,15 +121,18 @@ class FolderSource(VolumeLayout):
         shown = partial(_read_dicom, release, image, self.task.window)
         yield Pair(name, shown, mask, split, group or folder.removeprefix("."), files=(image, *masks))
 
-    def _files(self, release: Release) -> tuple[Keyed, Keyed]:
-        """Images and masks, each by their path without suffix and without what says which of the two they are."""
+    def _files(self, release: Release) -> tuple[Keyed, Keyed, list[PurePosixPath]]:
+        """Images and masks, each by their path without suffix and without what says which of the two they are.
+
+        And, where nobody has said which are which, what the patterns that were found leave over.
+        """
         readable = [file for file in release.files if _is_readable(release, file)]
         if "*" in self.images + self.masks:
             images, masks = by_patterns(readable, self.images, self.masks)
             for pattern, matched in ((self.images, images), (self.masks, masks)):
                 if not matched:
                     raise DataError(f"{release.path}: no file fits '{pattern}'; files there: {few([str(file) for file in readable])}")
-            return images, masks
+            return images, masks, []
         places = self._places(release)
         found: dict[str, Keyed] = {part: defaultdict(list) for part in ("images", "masks")}
         for file in readable:
@@ -136,8 +140,10 @@ class FolderSource(VolumeLayout):
             if part:
                 found[part][PurePosixPath(*rest[:-1], stem_of(file)).as_posix()].append(file)
         if places or (found["images"] and found["masks"]):
-            return found["images"], found["masks"]
-        return choose(readable, partial(_looks_like_a_mask, release), str(release.path))
+            return found["images"], found["masks"], []
+        images, masks = choose(readable, partial(_looks_like_a_mask, release), str(release.path))
+        taken = {file for part in (images, masks) for files in part.values() for file in files}
+        return images, masks, [file for file in readable if taken and file not in taken]
 
     def _places(self, release: Release) -> dict[str, PurePosixPath]:
         """The folders that were named; raises DataError for one that is not there."""

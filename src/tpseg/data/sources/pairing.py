@@ -192,9 +192,12 @@ def _templates(file: PurePosixPath) -> Iterator[tuple[str, str]]:
         yield f"*/{stem}", folder
         if not MASK_WORD.search(stem):
             yield "*/*", folder
+        yield "*/*", key
     for depth, name in enumerate(file.parts[:-1]):
         above, below = "/".join(file.parts[:depth]), "/".join((*file.parts[depth + 1 : -1], MASK_ENDING.sub("", stem)))
         yield f"{'*/' if above else ''}{name}/*", _joined((above, below))
+        if tail := TAIL.fullmatch(name):  # train_masks beside train, test_masks beside test
+            yield f"{'*/' if above else ''}*{tail[2]}{tail[3]}/*", _joined((above, tail[1], below))
 
 
 def _joined(parts: Sequence[str]) -> str:
