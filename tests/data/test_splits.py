@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from tpseg.cli import main
 from tpseg.data.check import check_dataset
 from tpseg.data.manifest import read_dataset
 from tpseg.data.splits import draw_split, pair_folder, split_folder
@@ -46,7 +48,7 @@ def test_pairs_are_found_by_stem_whatever_the_suffix_and_sorted(tmp_path: Path) 
     assert pair_folder(images, masks)[0] == [("a.PNG", "a.png"), ("b.jpg", "b.bmp"), ("c.tif", "c.png"), ("d.e.png", "d.e.png")]
 
 
-@pytest.mark.parametrize("ending", ["_mask", "_seg", "_segmentation", "_gt", "_label", "_Segmentation"])
+@pytest.mark.parametrize("ending", ["_mask", "_seg", "_segmentation", "_gt", "_label", "_Segmentation", "-mask", "_labels", "_mask1"])
 def test_masks_may_have_a_usual_ending(ending: str, tmp_path: Path) -> None:
     images = touch(tmp_path / "images", "ISIC_01.jpg", "x_mask.jpg")
     masks = touch(tmp_path / "masks", f"ISIC_01{ending}.png", "x_mask.png")  # an image may end so itself
@@ -103,6 +105,15 @@ def test_names_like_patients_are_pointed_out_where_no_groups_are_given(tmp_path:
         touch(tmp_path / "skin", f"images/p{number // 4}_{number}.png", f"masks/p{number // 4}_{number}.png")
     assert "20 images of 5 (p0, p1, p2 and 2 more)" in split_folder(tmp_path / "skin", "skin_lesion").hint
     assert split_folder(tmp_path / "skin", "skin_lesion", group_pattern=r"^(\D*\d+)\D", overwrite=True).hint == ""
+
+
+def test_programs_read_what_is_left_out_and_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str], make_pairs: MakePairs) -> None:
+    make_pairs(tmp_path / "skin", count=4)
+    touch(tmp_path / "skin" / "images", "x.png")
+    assert main(["data", "split", str(tmp_path / "skin"), "--task", "skin", "--max-left-out", "0.2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [(one["name"], one["reason"]) for one in said["left_out"]] == [("images/x.png", "an image without a mask")]
+    assert said["hint"] == ""
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:

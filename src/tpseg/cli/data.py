@@ -105,10 +105,12 @@ def data_prepare(
             shown = look(made_of, source, others, max_left_out)
             for line in shown.lines():
                 out_console.print(line)
+            if shown.hint:
+                error_console.sentence(f"warning: {shown.hint}", style="yellow")
             if shown.refusal:
                 error_console.sentence(shown.refusal, style="red")
             pairs = [{key: getattr(pair, key) for key in ("name", "split", "group", "files")} for pair in shown.pairs]
-            return Outcome({"pairs": pairs, "left_out": shown.left_out, "refusal": shown.refusal}, 1 if shown.refusal else 0)
+            return Outcome({**vars(shown), "pairs": pairs}, 1 if shown.refusal else 0)
         done = prepare(made_of, source, out, protocol, seed, others, track, shlex.join(command), max_left_out)
     except Unclear as error:
         works = ["tpseg", "data", "prepare", name, "--source", str(source), "--out", str(out), *given, *error.options]
@@ -233,4 +235,5 @@ def data_split(
     table = drawn.table
     counts = ", ".join(f"{split} {number}" for split, number in table["split"].value_counts().items())
     out_console.print(f"wrote {folder / 'split.csv'} ({counts}) and the task '{task}' in {target}")
-    return Outcome({"task": task, "tasks_file": target, "split": folder / "split.csv", "cases": table["split"].value_counts().to_dict()})
+    written = {"task": task, "tasks_file": target, "split": folder / "split.csv", "cases": table["split"].value_counts().to_dict()}
+    return Outcome({**written, "left_out": drawn.left_out, "hint": drawn.hint})

@@ -21,8 +21,8 @@ from tpseg.errors import DataError, UsageError, few
 from tpseg.files import write_atomically
 from tpseg.tasks import Task
 
-MASK_ENDING = re.compile(r"_(mask|seg|segmentation|gt|label)$", re.IGNORECASE)
-"""What a mask's stem may have beyond its image's."""
+MASK_ENDING = re.compile(r"[_-](masks?|seg|segmentation|gt|labels?)([_-]?\d+)?$", re.IGNORECASE)
+"""What a mask's stem may have beyond its image's; a number where an image has several masks."""
 DRAWS = 100
 """Random assignments tried; the one nearest to the fractions is kept."""
 
@@ -41,8 +41,8 @@ class Drawn:
 def pair_folder(images: Path, masks: Path) -> tuple[list[tuple[str, str]], list[LeftOut]]:
     """Pairs of image and mask, sorted, each named relative to its folder, sub-folders included; and what has no partner, or several.
 
-    A pair has the same sub-folder and stem, of whatever suffix; the mask's stem may end in `_mask`, `_seg`,
-    `_segmentation`, `_gt` or `_label` besides.
+    A pair has the same sub-folder and stem, of whatever suffix; the mask's stem may end in `_mask`, `-seg` and so on besides,
+    see MASK_ENDING.
     """
     (image_files, left_out), (mask_files, others) = _files_by_stem(images), _files_by_stem(masks)
     left_out += others

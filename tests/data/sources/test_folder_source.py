@@ -316,7 +316,9 @@ def test_a_preview_shows_the_pairs_and_writes_nothing(tmp_path: Path, capsys: py
     for number in range(30, 33):
         picture(tmp_path / "set" / f"{number}.jpg")
     assert main(command) == 1
-    assert "3 of 27 would be left out, more than 5%" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "3 of 27 would be left out, more than 5%" in said
+    assert "no groups, though names look like those of patients" in said
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 

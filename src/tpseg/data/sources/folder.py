@@ -13,12 +13,13 @@ from tpseg.clinical.reading.opening import ITK_SUFFIXES, NIFTI_SUFFIXES, is_dico
 from tpseg.data.formats import IMAGE_SUFFIXES, to_mask, to_rgb
 from tpseg.data.sources.colours import frequent_colours, of_colours, parse_colours, suggestion
 from tpseg.data.sources.layout import among, case_names, inside, label_ids, split_of, stem_of
-from tpseg.data.sources.pairing import MASK_ENDING, Keyed, by_patterns, choose
+from tpseg.data.sources.pairing import Keyed, by_patterns, choose
 from tpseg.data.sources.pictures import decode, ids_of, picture
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import LeftOut, Pair
 from tpseg.data.sources.tree import NO_PARTNER, is_picture
 from tpseg.data.sources.volumes import LabelIds, VolumeLayout, Volumes
+from tpseg.data.splits import MASK_ENDING
 from tpseg.errors import DataError, UsageError, few
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "scans")

@@ -18,10 +18,9 @@ from string import digits
 
 from tpseg.data.left_out import MAX_LEFT_OUT, accepted
 from tpseg.data.sources.layout import path_key, stem_of
+from tpseg.data.splits import MASK_ENDING
 from tpseg.errors import DataError
 
-MASK_ENDING = re.compile(r"[_-](masks?|seg|segmentation|gt|labels?)([_-]?\d+)?$", re.IGNORECASE)
-"""What a mask's stem may have beyond its image's; a number where an image has several masks."""
 MASK_WORD = re.compile(r"mask|label|segm|annot|truth|contour|(?<![a-z])(seg|gt|roi)(?![a-z])", re.IGNORECASE)
 """What a folder or an ending is called that says: masks."""
 TAIL = re.compile(r"(.+)([_. -])([^_. -]*[^\W\d_][^_. -]*)([_. -]?\d{1,2})?")

@@ -145,6 +145,12 @@ def units(pairs: Sequence[Pair]) -> int:
     return len({pair.files[0] if pair.files else pair.name for pair in pairs})
 
 
+def hint_of(pairs: Sequence[Pair]) -> str:
+    """Groups that the names of the cases suggest, if none has a group and a pattern could give them one; or ''."""
+    ungrouped = [pair.searched for pair in pairs if pair.searched and not pair.group]
+    return suggest_groups(ungrouped) if len(ungrouped) == len(pairs) else ""
+
+
 def _entry(source: Source) -> dict[str, str]:
     """The task's entry in tasks.yaml."""
     more = {key: value for key, value in asdict(source.task).items() if key not in ("name", "modality") and value}
@@ -294,8 +300,7 @@ def _finish(
     kept, leaks = partition(members, counts, settings["protocol"], settings["seed"])
     if settings["protocol"] != "paper":
         left_out = [*left_out, *(LeftOut(one.name, LEAK, one.group, meant=True) for one in leaks)]
-    ungrouped = [one.pair.searched for one in written if one.pair.searched and not one.pair.group]
-    hint = suggest_groups(ungrouped) if len(ungrouped) == len(written) else ""
+    hint = hint_of([one.pair for one in written])
     rows = [
         {"image": one.name, "mask": by_image[one.name].mask, "split": one.split, "group": one.group, **by_image[one.name].pair.columns}
         for one in kept

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tpseg.data.left_out import MAX_LEFT_OUT, LeftOut, check_share, left_out_lines, refuse_losses
-from tpseg.data.sources.prepare import find_cases, units
+from tpseg.data.sources.prepare import find_cases, hint_of, units
 from tpseg.data.sources.release import Release
 from tpseg.data.sources.source import Pair, Source
 from tpseg.errors import DataError
@@ -24,6 +24,8 @@ class Preview:
     left_out: list[LeftOut]
     refusal: str
     """Why nothing would be written, or ''."""
+    hint: str
+    """Groups that the names suggest, or ''."""
 
     def lines(self) -> list[str]:
         """For people: the first pairs and the last, and what is left out."""
@@ -44,7 +46,7 @@ def preview(source: Source, release_path: Path, others: Sequence[Source] = (), m
         refuse_losses(release_path, units(pairs), left_out, most_left_out)
     except DataError as error:
         refusal = str(error)
-    return Preview(pairs, left_out, refusal)
+    return Preview(pairs, left_out, refusal, hint_of(pairs))
 
 
 def _line(pair: Pair) -> str:
