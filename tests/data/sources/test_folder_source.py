@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -313,6 +314,10 @@ def test_a_preview_shows_the_pairs_and_writes_nothing(tmp_path: Path, capsys: py
     assert "p0_1: p0_1.jpg + p0_1_mask.png (group p0)" in said
     assert "... 4 more ..." in said
     assert "24 cases; nothing was written" in said
+    assert main([*command, "--json"]) == 0
+    assert {"name": "p0_1", "split": "", "group": "", "files": ["p0_1.jpg", "p0_1_mask.png"]} in json.loads(capsys.readouterr().out)[
+        "pairs"
+    ]
     for number in range(30, 33):
         picture(tmp_path / "set" / f"{number}.jpg")
     assert main(command) == 1
