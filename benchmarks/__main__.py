@@ -74,8 +74,18 @@ def bench(arguments: Sequence[str], measure: Measure = measure_apart) -> int:
         errors.print(f"this machine is busy (load {load:.1f}): times will be too long, and ratios may be off", style="yellow")
     cases = plan.plan(models, accelerator=device.type != "cpu", quick=given.quick, bf16=bf16_is_native(device))
     minutes = given.minutes if given.minutes is not None else QUICK_MINUTES if given.quick else MINUTES
-    seconds = QUICK_SECONDS if given.quick else SECONDS
-    with tempfile.TemporaryDirectory(prefix="tpseg-benchmark-") as scratch, track_ends("measuring", given.rounds * len(cases)) as ended:
+    seconds, done = QUICK_SECONDS if given.quick else SECONDS, 0
+    with (
+        tempfile.TemporaryDirectory(prefix="tpseg-benchmark-") as scratch,
+        track_ends("measuring", given.rounds * len(cases)) as (move, say),
+    ):
+
+        def ended(line: str) -> None:
+            nonlocal done
+            done += 1
+            move(done)
+            say(line)
+
         results = run(cases, lambda case: measure(case, str(device), seconds, Path(scratch)), ended, rounds=given.rounds, minutes=minutes)
     content = summary.to_json(results, models, str(device), load)
     out = Path(given.out)

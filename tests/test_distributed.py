@@ -84,7 +84,8 @@ def assert_alike(one: Path, other: Path, tolerance: float = 1e-5) -> None:
 
 
 def moved(run: Path, settings: Config, data: Path) -> float:
-    """How far training moved the weights at most."""
+    """How far training moved the weights at most. A thousandth of it is more than rounding makes of it on any processor tried, and
+    less than a fault in what is added up would."""
     torch.manual_seed(settings.training.seed)
     fresh = tpseg.training.build_model(settings, read_dataset(data).tasks).state_dict()
     trained = checkpoint(run)["state_dict"]
@@ -110,17 +111,18 @@ def test_two_processes_with_half_the_batch_each_train_what_one_trains(uneven, tm
 def test_checkpoints_of_two_processes_are_those_of_one(uneven, one_with_sgd, tmp_path):
     """Begun on two and ended on one, and the other way round; 6 steps of 4 images."""
     settings = config(training=SGD)
-    assert moved(one_with_sgd, settings, uneven) > 1e-2
+    far = moved(one_with_sgd, settings, uneven)
+    assert far > 1e-2
     with pytest.raises(RuntimeError, match="Stopped"):
         train_two(started.killed_in_epoch_2, settings, uneven, tmp_path / "two_one")
     train_one_with_sgd(uneven, tmp_path / "two_one", resume=True, training=SGD)
-    assert_alike(one_with_sgd, tmp_path / "two_one")
+    assert_alike(one_with_sgd, tmp_path / "two_one", far / 1000)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(torch.optim, "AdamW", started.sgd)
         patch.setattr(LesionModule, "on_train_batch_start", stop_in_epoch_2, raising=False)
         train_miniature(uneven, tmp_path / "one_two", training=SGD)
     train_two(started.with_sgd, settings, uneven, tmp_path / "one_two", resume=True)
-    assert_alike(one_with_sgd, tmp_path / "one_two")
+    assert_alike(one_with_sgd, tmp_path / "one_two", far / 1000)
 
 
 def stop_in_epoch_2(self: Any, batch: Any, index: int) -> None:
@@ -135,7 +137,7 @@ def test_a_sharded_trunk_trains_what_a_whole_one_trains_and_its_checkpoints_fit(
     with pytest.raises(RuntimeError, match="Stopped"):
         train_two(started.sharded_killed_in_epoch_2, settings, uneven, tmp_path / "sgd")
     train_two(started.sharded_with_sgd, settings, uneven, tmp_path / "sgd", resume=True)
-    assert_alike(one_with_sgd, tmp_path / "sgd")
+    assert_alike(one_with_sgd, tmp_path / "sgd", moved(one_with_sgd, settings, uneven) / 1000)
 
 
 def test_a_task_that_no_process_has_in_its_batch_keeps_its_weights_and_moments_bit_for_bit(uneven, tmp_path):

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tpseg.faults import divisors, halves, largest_that_fits
+from tpseg.faults import dead_worker, divisors, halves, largest_that_fits
 from tpseg.stopping import StopRequest, how_to_continue
 
 
@@ -38,6 +38,14 @@ def test_a_step_of_training_keeps_its_images_and_prediction_halves(batch, parts,
     """Four accumulated passes of 2 images would make 8 of 7; in prediction nothing has to add up."""
     assert divisors(batch) == parts
     assert halves(batch) == halved
+
+
+def test_a_loading_process_that_dies_while_it_hands_over_a_batch_is_told_by_its_connection():
+    reset = ConnectionResetError(104, "Connection reset by peer")
+    said = "one of the sampling.workers = 2 processes that load images ended without a word"
+    assert said in str(dead_worker(reset, 2, "nothing is saved yet"))
+    assert dead_worker(reset, 0, "nothing is saved yet") is None
+    assert dead_worker(OSError(28, "No space left on device"), 2, "nothing is saved yet") is None
 
 
 @pytest.mark.parametrize("before", [signal.SIG_IGN, signal.default_int_handler])

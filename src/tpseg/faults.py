@@ -74,18 +74,23 @@ def system_error(error: BaseException | None) -> OSError | None:
 
 
 def dead_worker(error: BaseException, workers: int, saved: str) -> WorkerDied | None:
-    """A sentence for a loading process that died. saved: what of the run is safe."""
+    """A sentence for a loading process that died. saved: what of the run is safe.
+
+    One that dies while it hands over a batch is noticed by its connection, before PyTorch has looked for it.
+    """
+    signal = None
     said: BaseException | None = error
-    while said is not None:
-        found = DEAD_WORKER.search(str(said))
-        if found is not None:
-            how = f"was ended by signal '{found[2].strip()}'" if found[2] else "ended without a word"
-            return WorkerDied(
-                f"one of the sampling.workers = {workers} processes that load images {how}, most often for want of memory; {saved}, "
-                f"{how_to_continue()} --sampling.workers {'1' if workers > 1 else '0'}"
-            )
+    while said is not None and (found := DEAD_WORKER.search(str(said))) is None:
         said = said.__cause__ or said.__context__
-    return None
+    if said is not None:
+        signal = found[2]
+    elif not (workers and isinstance(error, (ConnectionError, EOFError))):
+        return None
+    how = f"was ended by signal '{signal.strip()}'" if signal else "ended without a word"
+    return WorkerDied(
+        f"one of the sampling.workers = {workers} processes that load images {how}, most often for want of memory; {saved}, "
+        f"{how_to_continue()} --sampling.workers {'1' if workers > 1 else '0'}"
+    )
 
 
 def unwritten(error: OSError, run: Path, saved: str) -> TPSegError:

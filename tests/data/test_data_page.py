@@ -25,9 +25,9 @@ PLACES = {"polyps": "polyps", "covid-19": "covid", "isic2018": "isic"}
 
 
 def commands() -> list[list[str]]:
-    """Every command of the page, in words."""
+    """Every command of the page, in words; where one sends what it prints is the shell's."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    found = [shlex.split(line) for line in ["tpseg data list", *"".join(blocks).splitlines()]]
+    found = [shlex.split(line.partition(" > ")[0]) for line in ["tpseg data list", *"".join(blocks).splitlines()]]
     assert {program for program, *_ in found} == {"tpseg"}
     return [words for _, *words in found]
 

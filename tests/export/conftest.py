@@ -15,6 +15,12 @@ from tpseg.export.traceable import hardened_part
 from tpseg.models.trunk import TRUNK_SIZES
 
 
+@pytest.fixture(autouse=True)
+def openvino_is_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tests run as on an older processor: PyTorch's oneDNN has read the limit, and OpenVINO's own compiles nothing under SSE 4.1."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+
+
 @pytest.fixture
 def exportable_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the length of a test the trunk `tiny` is that of the models here, so that their folders can be read."""

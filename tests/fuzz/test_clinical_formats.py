@@ -20,7 +20,7 @@ def test_damaged_files(name: str, tmp_path: Path) -> None:
     tally = fuzz(name, tmp_path, INPUTS, None)
     assert set(tally.outcomes) <= set(GOOD), f"{tally}\n{(tmp_path / 'stderr').read_text()[-3000:]}"
     assert tally.inputs == INPUTS
-    assert tally.outcomes["shown"] >= 10, "seeds that were never shown would make the test empty"
+    assert tally.outcomes["shown"] >= 5, "seeds that were never shown would make the test empty"  # few PNG survive: they carry checksums
     assert tally.outcomes["refused"] >= 10
     assert tally.peak < MEMORY, tally
     assert tally.slowest < SECONDS, tally
