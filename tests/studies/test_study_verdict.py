@@ -95,7 +95,10 @@ def test_the_documentation_has_the_table_that_the_command_prints(tmp_path: Path,
         for file in (RECORD / study).iterdir():
             (tmp_path / study / file.name).write_bytes(file.read_bytes())
     assert main(["study", "verdict", "--out", str(tmp_path)]) == 0
-    assert f"wrote {tmp_path / 'verdict'}" in capsys.readouterr().out.replace("\n", "")
+    said = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'verdict'}" in said.replace("\n", "")
+    assert max(map(len, said.splitlines()[1:5])) == 80
+    assert all(f" {words} " in said for words in ("Table 3, A1", "(+0.8", "holds", "not shown", "cannot be"))
     written = (tmp_path / "verdict" / "verdict.md").read_text()
     assert written.partition("\n\n")[2] in (DOCS / "results.md").read_text()
     assert CLAIMS.is_file()

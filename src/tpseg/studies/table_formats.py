@@ -130,7 +130,8 @@ class Table:
         kept = [position for position, heading in enumerate(self.headings) if heading.over not in without]
         shown = RichTable(title=Text(self.title), title_justify="left")
         for number, text in enumerate(self.label_headings):
-            shown.add_column(Text(text), no_wrap=number == 0)  # what --rows takes
+            ids = number == 0 and not any(" " in line.labels[0] for line in self.lines)  # which --rows takes; a sentence may wrap
+            shown.add_column(Text(text), no_wrap=ids)
         for position in kept:
             shown.add_column(Text(str(self.headings[position])), justify="right")
         styles = {"best": "bold", "second": "underline", "": ""}
