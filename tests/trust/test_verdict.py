@@ -41,7 +41,7 @@ def test_images_taken_for_another_task_are_counted_and_the_first_pairs_named() -
 def test_alarms_above_the_limit_are_no_accident_from_where_chance_falls_below_a_twentieth(share: float, relied: bool) -> None:
     """Of 100 images at 5 %: 8 or more have a chance of 0.128, 12 or more of 0.004."""
     said = unlike(replace(MEASURED, false_alarms={**dict.fromkeys(TASKS, share), "oct": share}), 0.05)
-    assert ("within the limit" in said) == relied
+    assert ("above the limit of 5 %, but no more than chance explains." in said) == relied
     assert ("do not rely on this warning" in said) != relied
 
 

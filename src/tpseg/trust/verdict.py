@@ -40,7 +40,8 @@ def unlike(measured: Measured, limit: float) -> str:
     images, found = sum(measured.images.values()), sum(alarms.values())
     said = f"Unlike anything known: said of {found} of {images} images of the model's own tasks ({100 * found / images:.1f} %)"
     if binomtest(found, images, limit, alternative="greater").pvalue >= UNLIKELY:
-        return f"{said}, within the limit of {100 * limit:g} %."
+        bound = f"the limit of {100 * limit:g} %"
+        return f"{said}, {f'within {bound}' if found <= limit * images else f'above {bound}, but no more than chance explains'}."
     worst = max(alarms, key=lambda task: measured.false_alarms[task])
     return (
         f"{said}, more than the limit of {100 * limit:g} % allows, most often of {worst} ({alarms[worst]} of {measured.images[worst]}): "
