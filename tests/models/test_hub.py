@@ -64,7 +64,7 @@ def test_a_network_that_swallows_questions_costs_seconds(
     if cached:
         assert fetch("somebody/trunk") == place
     else:
-        with pytest.raises(NotFromHub, match="it gave no answer: TimeoutError; nothing of it was fetched before"):
+        with pytest.raises(NotFromHub, match="asked for it: TimeoutError; nothing of it was fetched before"):
             fetch("somebody/trunk")
     assert not api.answers  # nobody waited for it
     assert api.silence is not None
@@ -80,9 +80,12 @@ def test_without_a_network_nothing_is_tried_again(api: type[Api], monkeypatch: p
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     monkeypatch.setattr(api, "answer", ConnectionError("Name or service not known"))
-    with pytest.raises(NotFromHub, match="it gave no answer: ConnectionError"):
+    with pytest.raises(NotFromHub, match="asked for it: ConnectionError"):
         fetch("somebody/trunk", ["*.json"])
     assert downloads == [{"allow_patterns": ["*.json"], "local_files_only": True}]
+    monkeypatch.setattr(api, "answer", None)
+    with pytest.raises(NotFromHub, match=r"^it has it, but fetching it ended with FileNotFoundError$"):
+        fetch("somebody/trunk")
 
 
 def test_with_one_it_is_fetched(api: type[Api], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,9 @@ def fetch(name: str, patterns: Sequence[str] | None = None) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=silence is not None))
     except Exception as error:  # the hub client raises its own, httpx's and the operating system's errors
-        why = f"it gave no answer: {type(silence).__name__}" if silence is not None else type(error).__name__
-        raise NotFromHub(f"{why}; nothing of it was fetched before") from (silence or error)
+        if silence is None:
+            raise NotFromHub(f"it has it, but fetching it ended with {type(error).__name__}") from error
+        raise NotFromHub(f"asked for it: {type(silence).__name__}; nothing of it was fetched before") from silence
 
 
 def ask(name: str) -> Exception | None:
