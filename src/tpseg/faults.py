@@ -78,14 +78,13 @@ def dead_worker(error: BaseException, workers: int, saved: str) -> WorkerDied | 
 
     One that dies while it hands over a batch is noticed by its connection, before PyTorch has looked for it.
     """
-    signal = None
+    found: re.Match[str] | None = None
     said: BaseException | None = error
-    while said is not None and (found := DEAD_WORKER.search(str(said))) is None:
-        said = said.__cause__ or said.__context__
-    if said is not None:
-        signal = found[2]
-    elif not (workers and isinstance(error, (ConnectionError, EOFError))):
+    while said is not None and found is None:
+        found, said = DEAD_WORKER.search(str(said)), said.__cause__ or said.__context__
+    if found is None and not (workers and isinstance(error, (ConnectionError, EOFError))):
         return None
+    signal = found[2] if found else None
     how = f"was ended by signal '{signal.strip()}'" if signal else "ended without a word"
     return WorkerDied(
         f"one of the sampling.workers = {workers} processes that load images {how}, most often for want of memory; {saved}, "
