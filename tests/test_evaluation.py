@@ -286,6 +286,14 @@ def test_what_0_and_1_mean_is_told_by_the_task_s_other_files(tmp_path):
     assert second == pytest.approx([12 / 255, 0.8])
 
 
+def test_masks_drawn_in_a_dark_grey_are_pointed_out_where_none_of_a_task_is_lighter(tmp_path, caplog):
+    assert several_maps(tmp_path, grey([0, 100]), grey([0, 100]))[0] == pytest.approx([0, 100 / 255])
+    assert "no prediction exceeds 100 of 255" in caplog.text
+    caplog.clear()
+    several_maps(tmp_path, grey([0, 100]), grey([0, 128]))
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("values", [[0, 1], [0, 255], [0, 65535]])
 @pytest.mark.parametrize("kind", [np.uint16, np.int32, np.int64, np.float64])
 def test_a_mask_is_one_in_any_number_type(tmp_path, values, kind):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Sequence
 from functools import cache
@@ -13,6 +14,8 @@ from tpseg.data.formats import DARK, IMAGE_SUFFIXES, open_image, refuse_invisibl
 from tpseg.data.manifest import Case
 from tpseg.data.samples import samples_of
 from tpseg.errors import DataError, few
+
+log = logging.getLogger(__name__)
 
 SHOWN = 5
 """Files that an error names before it only counts them."""
@@ -103,6 +106,11 @@ def _tell_maps(files: Sequence[Path], cases: Sequence[Case]) -> set[tuple[str, n
                 f"{path}: values {shown}; expected a mask of 0 and 1, or 0 and {white}, or a probability map in which {white} is 1, "
                 f"but no prediction of task '{task}' has a value from {low} to {white - 1}. Convert class ids to one mask per task; "
                 "save probabilities as 8 bits in which 255 is 1, or as floats in a TIFF"
+            )
+        if max(held[task, kind]) <= white // 2:
+            log.warning(
+                f"task '{task}': no prediction exceeds {max(held[task, kind])} of {white}, which is no probability over one half, "
+                f"so all masks are empty; if they are masks, save them as 0 and {white}"
             )
     return set(maps)
 
