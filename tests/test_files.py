@@ -164,6 +164,11 @@ def test_the_system_s_errors_are_said_in_words(number, words):
     assert words in said
 
 
+def test_of_a_rename_the_name_that_was_meant_is_said():
+    said = why_not_written(OSError(errno.EACCES, "Permission denied", "/data/run/.4711.last.ckpt", None, "/data/run/last.ckpt"))
+    assert said.startswith("/data/run/last.ckpt: may not be written")
+
+
 def test_a_long_name_is_said_in_words_and_not_repeated():
     said = why_not_written(OSError(errno.ENAMETOOLONG, "File name too long", f"/out/{'字' * 90}.png"))
     assert "the name is too long for this disk" in said

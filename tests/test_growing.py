@@ -237,6 +237,17 @@ def test_what_lies_beside_an_image_is_neither_lesion_nor_background_of_the_new_t
         assert (mask[..., 48:] == -1).all()
 
 
+def test_the_images_that_are_looked_at_are_spread_over_the_split(tiny_dataset, monkeypatch):
+    """Neighbours in a table are often of one patient."""
+    looked_at: list[str] = []
+    read = nearest.LesionDataset
+    monkeypatch.setattr(nearest, "LesionDataset", lambda cases, *rest: looked_at.extend(case.name for case in cases) or read(cases, *rest))
+    monkeypatch.setattr(nearest, "IMAGES", 3)
+    cases = [case for case in read_dataset(tiny_dataset).split("train") if case.task == "skin_lesion"]
+    rank_tasks(create(config().model, TaskSet([Task("old")])), cases)
+    assert looked_at == [cases[number].name for number in (0, 2, 4)]
+
+
 def test_the_cost_is_told_and_kept(grown, trained):
     cost = json.loads((grown / "growth.json").read_text())["cost"]
     parent, child = load_model(trained), load_model(grown)

@@ -317,6 +317,12 @@ def test_one_image_or_one_patient_has_no_interval():
     assert np.isnan(bootstrap_interval(summands([0.5, 0.7]), mean, ["a", "a"])).all()
 
 
+def test_resamples_that_define_nothing_are_left_out_of_the_interval():
+    """Of few images, some draws hold empty ones alone."""
+    assert percentile_interval(np.array([np.nan, 0, 1, 2, 3, 4, np.nan]), level=0.5) == (1, 3)
+    assert np.isnan(percentile_interval(np.full(3, np.nan))).all()
+
+
 def test_pooled_iou_is_resampled_as_a_ratio_of_sums():
     protocol = PROTOCOLS["tpseg"]
     rows = pd.DataFrame([score_image(probability, truth, 24) for probability, truth in random_pairs()])

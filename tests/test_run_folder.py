@@ -318,3 +318,17 @@ def test_a_run_is_saved_between_steps_and_not_before_a_validation_that_is_due(di
     assert [may_be_saved(done, step=4 + done) for done in (1, 2, 3, 4)] == [True, True, True, False]
     assert [may_be_saved(done, step=4 + done // 2, accumulate=2) for done in (1, 2, 3, 4)] == [False, True, False, False]
     assert not may_be_saved(2, step=10)  # the last of all
+
+
+def test_only_the_end_of_the_best_epoch_is_the_best_checkpoint(discs, tmp_path):
+    """The next epoch's checkpoints, saved before its end, hold other weights than the model that was kept."""
+    settings = config()
+    module = LesionModule(settings, create(settings.model, read_dataset(discs).tasks), total_steps=10)
+    trainer = SimpleNamespace(global_step=4, save_checkpoint=lambda path: None)
+    saving = Saving(tmp_path, SimpleNamespace(epoch=0), None, SimpleNamespace())
+
+    def is_best(epoch: int, batches: int) -> bool:
+        saving.save(trainer, module, epoch, batches)
+        return saving.place["best"]
+
+    assert [is_best(1, 0), is_best(1, 2), is_best(2, 0)] == [True, False, False]

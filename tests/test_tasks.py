@@ -83,6 +83,8 @@ def test_equal_sets_hash_alike() -> None:
         '{"tasks": [{"name": "a b"}]}',
         '{"tasks": [{"nam": "a"}]}',
         '{"tasks": [{"name": 1}]}',
+        '{"tasks": [{"name": "a", "modality": 1}]}',
+        '{"tasks": [{"name": "a", "window": null}]}',
     ],
 )
 def test_a_file_that_is_no_task_list_is_an_error_that_names_it(text: str, tmp_path: Path) -> None:

@@ -126,6 +126,14 @@ def test_a_voi_table_of_eight_bits_in_words_is_as_bright_as_it_is(tmp_path: Path
     assert shown(path) == [[0, 85], [170, 255]]
 
 
+def test_a_table_of_65536_entries_says_0_of_them(tmp_path: Path) -> None:
+    """PS3.3 C.11.2.1.1: the number would not fit into its 16 bits."""
+    table = item(LUTDescriptor=[0, 0, 16], LUTData=np.arange(2**16, dtype="<u2")[::-1].tobytes())
+    table[0]["LUTDescriptor"].VR, table[0]["LUTData"].VR = "US", "OW"
+    path = write_dicom(tmp_path / "dx.dcm", np.array([[0, 1], [2**15, 2**16 - 1]], np.uint16), VOILUTSequence=table)
+    assert shown(path) == [[255, 255], [127, 0]]
+
+
 def test_a_modality_table(tmp_path: Path) -> None:
     table = item(LUTDescriptor=[4, 0, 16], LUTData=[1000, 3000, 2000, 0], ModalityLUTType="US")
     table[0]["LUTDescriptor"].VR = table[0]["LUTData"].VR = "US"

@@ -75,6 +75,14 @@ def test_volume_of_a_stack(series, tmp_path):
     assert group.referenced_segment.source_series_for_segmentation.value == series.headers[0].SeriesInstanceUID
 
 
+def test_the_diameter_of_a_stack_is_the_longest_of_any_slice_not_that_of_the_largest(series, tmp_path):
+    masks = np.zeros((5, 20, 30), bool)
+    masks[1, 4:12, 5:13] = True  # 64 pixels, 4 by 2 mm
+    masks[2, 10, :] = True  # 30 pixels of 0.25 mm in a row
+    (group,) = write(series, {NODULE: masks}, tmp_path)[0].get_volumetric_roi_measurement_groups()
+    assert numbers(group)["Long axis"] == (7.5, "mm")
+
+
 def test_numbers_have_as_many_digits_as_a_person_reads(tmp_path):
     """Of spacings as scanners write them, whose products have 17 digits."""
     files = write_series(tmp_path / "series", np.zeros((5, 20, 30), np.int16), spacing=(2.0, 0.683594, 0.683594))

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tpseg.clinical.regions import PictureRegions, TiffRegions, open_regions, read_reduced
+from tpseg.clinical.regions import FrameRegions, PictureRegions, TiffRegions, open_regions, read_reduced, reduce
 from tpseg.data.formats import read_image
 from tpseg.errors import DataError
 
@@ -70,6 +70,13 @@ def test_a_smaller_copy_is_made_of_means(tmp_path: Path) -> None:
     small = read_reduced(open_regions(tmp_path / "a.tif"), 4)
     assert small.shape == (258, 10, 3)
     assert np.abs(small[:257] - values[:1028].reshape(257, 4, 10, 4, 3).mean(axis=(1, 3))).max() <= 0.5
+
+
+@pytest.mark.parametrize("factor", [1, 3, 7, 600])
+def test_a_smaller_copy_shows_no_bands_whatever_the_factor(factor: int) -> None:
+    """It is read in bands of 512 rows or fewer, none of which may end within a pixel of the copy."""
+    values = colour(1300, 40)
+    assert np.array_equal(read_reduced(FrameRegions(values), factor), reduce(values, factor))
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])

@@ -6,6 +6,8 @@ import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,7 +19,8 @@ from onnx import TensorProto
 from tpseg.cli import main
 from tpseg.data.manifest import read_dataset
 from tpseg.data.transforms import preprocess
-from tpseg.errors import UsageError
+from tpseg.errors import DataError, UsageError
+from tpseg.export import conduct
 from tpseg.export.parity import Comparison, Report, Sample, as_function, compare, dice, parity, phantoms, read_samples
 from tpseg.export.quantise import quantise
 from tpseg.export.runtime import ExportedNetwork
@@ -147,6 +150,16 @@ def test_int8_is_made_from_images_and_an_onnx_file(onnx_file, torch_file, tmp_pa
         quantise(onnx_file, tmp_path / "int8.onnx", [], [])
     with pytest.raises(UsageError, match="made from an ONNX file"):
         quantise(torch_file, tmp_path / "int8.onnx", [noise(3, 64, 64)], [0])
+
+
+def test_the_ranges_of_int8_are_those_of_training_images_which_no_report_is_about(discs, monkeypatch):
+    data = read_dataset(discs)
+    asked: list[str] = []
+    monkeypatch.setattr(conduct, "ExportedNetwork", lambda *arguments, **options: SimpleNamespace(tasks=data.tasks))
+    monkeypatch.setattr(conduct, "read_samples", lambda cases, tasks, number: asked.extend(case.split for case in cases) or [])
+    with pytest.raises(DataError, match="no case of split 'train'"):
+        conduct.quantise_from(Path("model.onnx"), Path("int8.onnx"), data, 4)
+    assert set(asked) == {"train"}
 
 
 @pytest.mark.usefixtures("exportable_trunk")

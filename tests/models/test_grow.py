@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -291,6 +291,14 @@ def test_join_refuses_what_does_not_fit_and_says_why() -> None:
         child.get_buffer("adapters.gate.temperature").mul_(1 + 1e-7)  # one bit: another temperature is another model for all
     with pytest.raises(UsageError, match=r"differ in 1 tensors .* adapters.gate.temperature"):
         join(parent, child)
+
+
+def test_where_the_trunk_s_file_lay_is_no_difference() -> None:
+    """The trunk itself is compared, and a model read on another machine names another file."""
+    parent = miniature_model()
+    child = seedling(parent, NEW, None, seed=0)
+    child.config = replace(child.config, weights="elsewhere/sam2.pt")
+    assert join(parent, child).tasks.names == [*parent.tasks.names, NEW.name]
 
 
 def test_a_trunk_that_is_named_by_its_hash_stays_named_and_fits_again(tmp_path) -> None:

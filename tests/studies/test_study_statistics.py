@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from tpseg.errors import DataError
-from tpseg.studies.statistics import AVERAGE, compare, holm, sign_flip_test, summarise
+from tpseg.metrics import PROTOCOLS
+from tpseg.studies.statistics import AVERAGE, TaskScores, compare, holm, sign_flip_test, summarise, unit_differences
 
 
 def cell(row: str, seed: int, dice: Sequence[float], task: str = "a", groups: Sequence[str] | None = None) -> pd.DataFrame:
@@ -92,6 +93,13 @@ def test_groups_are_flipped_as_one():
     for groups, p in ((None, 2 / 64), (["p"] * 3 + ["q"] * 3, 2 / 4)):
         scores = pd.concat([cell("X", 0, dice + 0.1, groups=groups), cell("R", 0, dice, groups=groups)])
         assert line(compare(scores, "R", "default"), "X")["p"] == pytest.approx(p)
+
+
+def test_units_add_up_to_the_mean_lead_over_images_however_these_are_grouped():
+    """Leads of 0.1, 0.2, 0.3 and 0.4, the first three of one patient: 0.6 / 4 and 0.4 / 4, which are tasks' scale in the average."""
+    ours, theirs = (np.stack([dice, dice, np.ones(4)], 1) for dice in (np.array([0.6, 0.7, 0.8, 0.9]), np.full(4, 0.5)))
+    task = TaskScores("t", ["p", "p", "p", ""], {("row", 0): ours, ("reference", 0): theirs})
+    assert unit_differences(task, "row", "reference", [0], PROTOCOLS["default"]) == pytest.approx([0.15, 0.1])
 
 
 def test_sign_flips_by_hand():

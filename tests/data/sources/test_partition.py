@@ -88,6 +88,13 @@ def test_training_images_that_belong_with_a_reported_one_are_left_out_but_for_th
     assert counts(kept) == {"train": 21, "val": 5}
 
 
+def test_validation_images_that_belong_with_a_reported_one_are_named_too() -> None:
+    said = [*members(20, "train"), *members(4, "val"), Member("leak.png", "val", "p", ""), Member("reported.png", "test", "p", "")]
+    kept, leaks = partition(said, PAPER)
+    assert [one.name for one in leaks] == ["leak.png"]
+    assert counts(kept) == {"train": 20, "val": 4, "test": 1}
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_very_few_images_are_trained_on(number: int) -> None:
     kept, _ = partition(members(number), PAPER)
