@@ -198,6 +198,16 @@ def test_the_checkpoint_before_a_damaged_last_one_is_known_though_it_is_not_the_
     assert newest(tmp_path)[1].step == 2
 
 
+def test_a_run_killed_between_two_renames_goes_on_from_the_checkpoint_before(tmp_path):
+    """The last one was renamed to previous.ckpt, and the new one was not in its place yet."""
+    saved = {"epoch": 1, "batches": 0, "finished": False}
+    write_checkpoint({"epoch": 0, "global_step": 3, "callbacks": {"Saving": saved}}, tmp_path / LAST)
+    (tmp_path / LAST).rename(tmp_path / "previous.ckpt")
+    path, place = newest(tmp_path)
+    assert (path, place.step) == (tmp_path / LAST, 3)
+    assert path.is_file()
+
+
 def test_what_a_killed_process_left_half_written_is_cleared_away(whole, discs, tmp_path):
     with stopped(2):
         train_miniature(discs, tmp_path / "run", training=FOUR)
