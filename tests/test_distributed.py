@@ -69,18 +69,21 @@ def train_one_with_sgd(data: Path, out: Path, resume: bool = False, **sections: 
         return train_miniature(data, out, resume=resume, **sections)
 
 
-def assert_alike(one: Path, other: Path, tolerance: float = 1e-5) -> None:
-    """Weights, gate and prototypes, the optimiser's moments, and every logged number."""
+def assert_alike(one: Path, other: Path, tolerance: float = 1e-5, rate: float = 1.0) -> None:
+    """Weights, gate and prototypes, the optimiser's moments, and every logged number.
+
+    Moments may differ by as much as moves a weight by the tolerance at the learning rate `rate`.
+    """
     first, second = checkpoint(one), checkpoint(other)
     for part in ("model.trunk.", "model.adapters.gate.", "prototypes", "model.decoder."):
         assert any(part in key for key in first["state_dict"])
     assert first["global_step"] == second["global_step"]
     assert_close(first["state_dict"], second["state_dict"], rtol=0, atol=tolerance)
-    assert_close(first["optimizer_states"], second["optimizer_states"], rtol=1e-2, atol=tolerance)
+    assert_close(first["optimizer_states"], second["optimizer_states"], rtol=1e-2, atol=tolerance / rate)
     assert_close(load_model(one).state_dict(), load_model(other).state_dict(), rtol=0, atol=tolerance)
     left, right = history(one), history(other)
     assert left.columns.tolist() == right.columns.tolist()
-    assert_close(torch.tensor(left.values), torch.tensor(right.values), rtol=1e-3, atol=1e-3, equal_nan=True)
+    assert_close(torch.tensor(left.values), torch.tensor(right.values), rtol=1e-2, atol=1e-3, equal_nan=True)
 
 
 def moved(run: Path, settings: Config, data: Path) -> float:
@@ -116,13 +119,13 @@ def test_checkpoints_of_two_processes_are_those_of_one(uneven, one_with_sgd, tmp
     with pytest.raises(RuntimeError, match="Stopped"):
         train_two(started.killed_in_epoch_2, settings, uneven, tmp_path / "two_one")
     train_one_with_sgd(uneven, tmp_path / "two_one", resume=True, training=SGD)
-    assert_alike(one_with_sgd, tmp_path / "two_one", far / 1000)
+    assert_alike(one_with_sgd, tmp_path / "two_one", far / 1000, SGD["learning_rate"])
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(torch.optim, "AdamW", started.sgd)
         patch.setattr(LesionModule, "on_train_batch_start", stop_in_epoch_2, raising=False)
         train_miniature(uneven, tmp_path / "one_two", training=SGD)
     train_two(started.with_sgd, settings, uneven, tmp_path / "one_two", resume=True)
-    assert_alike(one_with_sgd, tmp_path / "one_two", far / 1000)
+    assert_alike(one_with_sgd, tmp_path / "one_two", far / 1000, SGD["learning_rate"])
 
 
 def stop_in_epoch_2(self: Any, batch: Any, index: int) -> None:
@@ -137,7 +140,7 @@ def test_a_sharded_trunk_trains_what_a_whole_one_trains_and_its_checkpoints_fit(
     with pytest.raises(RuntimeError, match="Stopped"):
         train_two(started.sharded_killed_in_epoch_2, settings, uneven, tmp_path / "sgd")
     train_two(started.sharded_with_sgd, settings, uneven, tmp_path / "sgd", resume=True)
-    assert_alike(one_with_sgd, tmp_path / "sgd", moved(one_with_sgd, settings, uneven) / 1000)
+    assert_alike(one_with_sgd, tmp_path / "sgd", moved(one_with_sgd, settings, uneven) / 1000, SGD["learning_rate"])
 
 
 def test_a_task_that_no_process_has_in_its_batch_keeps_its_weights_and_moments_bit_for_bit(uneven, tmp_path):
