@@ -27,8 +27,8 @@ from tpseg.studies.table5 import (
     measured_table,
     read_printed,
     table5,
-    write_cost,
 )
+from tpseg.studies.table_formats import write_table
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_an_estimate_says_what_it_was_measured_on_and_whether_the_processor_was_
 
 @pytest.mark.usefixtures("miniature_trunk")
 def test_table_5_is_written_in_four_formats_beside_what_is_on_screen(tmp_path, costs):
-    write_cost(tmp_path / "out", beside_the_paper(costs))
+    write_table(tmp_path / "out", beside_the_paper(costs))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table5.csv", "table5.html", "table5.md", "table5.tex"]
     for path in (tmp_path / "out").iterdir():
         assert "264.84" in path.read_text()

@@ -208,12 +208,13 @@ def study(
     from tpseg.studies.conduct import conduct, make_plan, plan_table, study_names
     from tpseg.studies.results import write_results
     from tpseg.studies.run import resolve_jobs
-    from tpseg.studies.table5 import table5, write_cost
+    from tpseg.studies.table5 import table5
+    from tpseg.studies.table_formats import write_table
     from tpseg.studies.verdict import verdict_table
 
     if name == "verdict":
         table = verdict_table(out)
-        write_cost(out / "verdict", table)
+        write_table(out / "verdict", table)
         out_console.print(table.to_terminal(), f"wrote {out / 'verdict'}", sep="\n")
         return Outcome({"outputs": [out / "verdict"]})
     names = study_names(name)

@@ -22,6 +22,7 @@ from tpseg.studies.pictures import visual_comparison
 from tpseg.studies.plan import Cell, Study
 from tpseg.studies.run import cell_folder, is_finished, read_scores
 from tpseg.studies.statistics import compare, summarise
+from tpseg.studies.table_formats import write_table
 from tpseg.studies.tables import Table, study_table
 from tpseg.studies.verdict import SETTING
 
@@ -52,8 +53,7 @@ class Results:
         comparison = compare(self.scores, self.study.reference, self.protocol) if reference else pd.DataFrame()
         table = study_table(self.study, self.summary, comparison, self.titles, self.protocol)
         write_atomically(self.folder / SETTING, json.dumps(self.setting(), indent=2) + "\n")
-        for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("csv", table.to_csv()), ("html", table.to_html())):
-            write_atomically(self.folder / f"{self.study.name}.{suffix}", text)
+        write_table(self.folder, table)
         figures.learning_curves(self.folder / "curves", self.histories(), self.names)
         if len(comparison):
             figures.margins(self.folder / "margins", comparison, self.names, self.study.reference)

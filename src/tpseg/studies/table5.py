@@ -13,12 +13,11 @@ import pandas as pd
 from rich.console import Group
 
 from tpseg.config import ModelConfig, load_config, require
-from tpseg.files import write_atomically
 from tpseg.inspection import count
 from tpseg.models.adapters import TCA
 from tpseg.studies.cost import macs_by_part, skeleton
 from tpseg.studies.measuring import Measurement, Measuring
-from tpseg.studies.table_formats import DASH, Cell, Heading, Line, Table
+from tpseg.studies.table_formats import DASH, Cell, Heading, Line, Table, write_table
 
 QUANTITIES = ("Parameters", "Growth/task", "Growth %", "MACs", "MACs growth/task", "MACs growth %")
 """The paper's six columns. What it calls FLOPs are multiply-adds (MACs). Growth % is of the whole model with one task."""
@@ -263,13 +262,6 @@ def measured_table(measurements: Sequence[Measurement], name: str, size: int) ->
     return Table("table5-measured", f"Measured here: preset {name}, {size} px", ["one image"], headings, lines, notes, tidy)
 
 
-def write_cost(out: Path, table: Table) -> None:
-    """NAME.md, .tex, .csv and .html of a table in the folder `out`."""
-    texts = {"md": table.to_markdown(), "tex": table.to_latex(), "csv": table.to_csv(), "html": table.to_html()}
-    for ending, text in texts.items():
-        write_atomically(out / f"{table.name}.{ending}", text)
-
-
 def table5(
     out: Path | None = None, *, presets: Sequence[str] = ("release", "paper"), tasks: int = 8, seconds: float = 45.0
 ) -> Iterator[Group]:
@@ -290,5 +282,5 @@ def table5(
 
 def _shown_and_written(table: Table, out: Path | None) -> Group:
     if out is not None:
-        write_cost(out, table)
+        write_table(out, table)
     return table.to_terminal()

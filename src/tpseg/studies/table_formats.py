@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 
 import jinja2
 import pandas as pd
 from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from tpseg.files import write_atomically
 
 DASH = "–"
 """Stands where there is no number."""
@@ -149,6 +152,13 @@ class Table:
         """A page of its own that loads nothing and scrolls sideways on a narrow screen, the first column staying in view."""
         environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
         return environment.from_string(PAGE).render(table=self)
+
+
+def write_table(folder: Path, table: Table) -> None:
+    """NAME.md, .tex, .csv and .html of a table in a folder."""
+    texts = {"md": table.to_markdown(), "tex": table.to_latex(), "csv": table.to_csv(), "html": table.to_html()}
+    for ending, text in texts.items():
+        write_atomically(folder / f"{table.name}.{ending}", text)
 
 
 def _shown(cell: Cell, escape: Callable[[str], str], marks: Mapping[str, str]) -> str:
