@@ -19,6 +19,7 @@ import pytest
 from miniature import TASKS, settings_file, write_discs
 from PIL import Image
 from rich.console import Group
+from rich.control import Control
 from rich.table import Table
 
 from tpseg.arguments import Outcome, Verb, build_parser
@@ -426,3 +427,10 @@ def test_no_table_cuts_a_word_on_a_narrow_screen(monkeypatch):
     assert "…" not in text.getvalue()
     cells = [[cell.strip() for cell in line.split("│")[1:3]] for line in text.getvalue().splitlines() if line.startswith("│")]
     assert ["".join(column) for column in zip(*cells, strict=True)] == ["retinal_pigment_epithelium_detachment", "12345678901234567890"]
+
+
+def test_what_moves_the_cursor_reaches_the_terminal_as_it_is():
+    """A progress bar's own control codes; those in a file's name are spelled out (tests/security)."""
+    console = SafeConsole(file=io.StringIO())
+    segments = list(console.render(Control.home()))
+    assert [(segment.text, bool(segment.control)) for segment in segments] == [(Control.home().segment.text, True)]

@@ -24,7 +24,7 @@ from tpseg.data.hashes import read_record
 from tpseg.data.manifest import read_dataset
 from tpseg.data.pairs import read_pair
 from tpseg.foreign import parse_json
-from tpseg.growing import nearest
+from tpseg.growing import costs, nearest
 from tpseg.growing.lineage import descend
 from tpseg.growing.nearest import rank_tasks
 from tpseg.growing.recipe import read_recipe
@@ -219,6 +219,7 @@ def test_the_nearest_task_is_where_it_starts_and_the_table_shows_why(trained, ne
     code, out, _ = run("add-task", trained, "--data", again, "--task", "same_disc", "--out", tmp_path / "out", "--steps", 1)
     assert code == 0
     assert "dark_disc (start)" in out
+    assert f"grown: the best model is {tmp_path / 'out' / 'model'}" in "".join(out.splitlines())
     ranking = rank_tasks(load_model(trained), read_dataset(again).split("train"))
     assert [one.task for one in ranking] == ["dark_disc", "bright_disc"]
     assert ranking[0].similarity > ranking[1].similarity
@@ -608,3 +609,18 @@ def test_models_of_different_parents_do_not_merge(trained, discs, tmp_path, run)
     assert "differ in 1 tensors that all tasks share" in said
     assert "grown from one parent" in said
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(("trunk", "given"), [("0" * 64, "here.pt"), (None, None)])
+def test_the_trunk_s_file_is_given_to_the_models_that_do_not_hold_it(trunk, given, monkeypatch, discs, tmp_path):
+    """A model that was trained whole, such as a rival from scratch, refuses weights for a trunk that it holds itself."""
+    seen = []
+    monkeypatch.setattr(costs, "find_model", lambda source: source)
+    monkeypatch.setattr(costs, "read_model_config", lambda folder: (None, trunk))
+    monkeypatch.setattr(costs, "Segmenter", lambda source, weights: seen.append((source, weights)))
+    entry = {"images": 3, "dice": 0.5, "dice_interval": [0.4, 0.6]}
+    monkeypatch.setattr(costs, "evaluate_model", lambda *rest, **options: {"default": {"tasks": {"bright_disc": entry}}})
+    monkeypatch.setattr(costs, "_score", lambda numbers, place, name: numbers["dice"])
+    found = costs.score({"grown": "a", "alone": "b"}, read_dataset(discs).only(["bright_disc"]), tmp_path, "here.pt")
+    assert seen == [("a", given), ("b", given)]
+    assert found.images == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 from miniature import TASKS
@@ -70,8 +71,11 @@ def test_a_run_tells_its_tasks_splits_and_provenance(trained):
 
 @pytest.mark.usefixtures("miniature_trunk")
 def test_the_table_of_a_preset_says_nothing_of_training():
-    text = shown(describe("small", tasks=2))
+    content = describe("small", tasks=2)
+    text = shown(content)
     assert "task2" in text
+    assert re.search(rf"GMAC at 256 px +│ +{content['flops'] / 2e9:,.1f} ", text)
+    assert re.search(rf"GFLOP at 256 px \(2 x GMAC\) +│ +{content['flops'] / 1e9:,.1f} ", text)
     assert "SHA-256" not in text
 
 
@@ -103,3 +107,8 @@ def test_a_damaged_model_folder_is_named(trained, tmp_path, content):
 def test_numbers_that_make_no_sense_are_refused(tasks, size):
     with pytest.raises(UsageError):
         describe("small", tasks, size)
+
+
+def test_the_smallest_size_that_makes_sense_is_one_pixel():
+    """It is padded to a whole cell of the trunk, and so costs what one cell does."""
+    assert describe("small", 1, 1)["flops"] == describe("small", 1, 32)["flops"]

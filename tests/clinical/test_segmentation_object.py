@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -25,7 +26,7 @@ from pydicom.uid import (
 from tpseg.clinical.reading.dicom import DicomScan
 from tpseg.clinical.writing.geometry import Plane, regular
 from tpseg.clinical.writing.identity import ModelIdentity
-from tpseg.clinical.writing.segmentation_object import write_segmentation
+from tpseg.clinical.writing.segmentation_object import instance_uid, write_segmentation
 from tpseg.errors import DataError, UsageError
 from tpseg.tasks import Task
 
@@ -425,3 +426,12 @@ def test_every_image_that_comes_with_pydicom_gets_a_segmentation_or_one_sentence
         done += 1
     assert done >= 90
     assert all("has no StudyInstanceUID, so that nothing can refer to it" in sentence for sentence in refused)
+
+
+def test_the_name_of_a_segmentation_is_decided_by_what_its_segments_are_called(series, tmp_path):
+    """A viewer that holds one would take another of the same name for the same, and not show it."""
+    masks = blobs(7)
+    names = {instance_uid(series.headers, {task: masks}, MODEL) for task in (NODULE, CYST, replace(NODULE, finding="SCT:1:x"))}
+    assert len(names) == 3
+    assert instance_uid(series.headers, {NODULE: masks}, MODEL) == instance_uid(series.headers, {NODULE: masks.copy()}, MODEL)
+    assert instance_uid(series.headers, {NODULE: masks.swapaxes(1, 2)}, MODEL) not in names

@@ -67,6 +67,10 @@ def printed(report: CheckReport) -> str:
 def test_a_sound_data_set_has_no_problems_and_its_counts_are_right(folder: Path) -> None:
     report = checked(folder)
     assert (report.ok, report.problems) == (True, [])
+    headings = next(line for line in printed(report).splitlines() if "mean lesion" in line)
+    assert [word.strip() for word in headings.strip("┃").split("┃")] == [
+        "task", "train", "val", "test", "empty", "median size", "mean lesion",
+    ]  # fmt: skip
     counts = report.tasks["lesion"]
     assert (counts.train, counts.val, counts.test, counts.empty_masks) == (3, 2, 3, 0)
     assert (counts.median_height, counts.median_width) == (24, 32)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tpseg.clinical.regions import PictureRegions, open_regions
 from tpseg.data.formats import decode, open_image, read_image, read_mask, size_of, to_rgb
@@ -293,3 +293,10 @@ def test_deep_colours_of_a_large_tiff_are_read_in_parts(tmp_path: Path) -> None:
     """And all others whole, with the same pixels."""
     assert not isinstance(open_regions(write(tmp_path / "a.tif", noise("uint16", 3))), PictureRegions)
     assert isinstance(open_regions(write(tmp_path / "b.tif", noise("uint16", 4))), PictureRegions)
+
+
+def test_what_is_no_picture_has_no_size() -> None:
+    with pytest.raises(UnidentifiedImageError):
+        size_of(io.BytesIO(b"II*no, this is a text" * 20))
+    with pytest.raises(UnidentifiedImageError):
+        size_of(io.BytesIO(b"a text" * 20))

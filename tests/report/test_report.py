@@ -307,6 +307,7 @@ def test_settings_show_first_what_differs_from_the_defaults() -> None:
         ["training.epochs", "7", "30"],
     ]
     assert ["model.rank", "64"] in same.rows
+    assert (changed.names, same.names) == (3, 2)  # all columns are words
     assert setting_tables(Config(), steps=5)[0].rows == [["--steps", "5", "null"]]
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from miniature import config, history, stopped, write_discs
+from pyarrow.parquet import read_schema
 
 from tpseg.data.manifest import read_dataset
 from tpseg.errors import DataError
@@ -62,6 +63,7 @@ def test_the_scores_are_the_evaluations_and_the_checkpoints_are_gone(tmp_path: P
 def test_a_cell_of_one_task_learns_and_scores_that_task(tmp_path: Path, tasks: Path) -> None:
     scores = run(tmp_path, tasks, names=("dark_disc",))
     assert set(scores["task"]) == {"dark_disc"}
+    assert read_schema(tmp_path / "scores.parquet").names == [*scores.columns]  # what other programs than pandas see
     assert "dark_disc" in (tmp_path / "run" / "model" / "tasks.json").read_text()
     assert "bright_disc" not in (tmp_path / "run" / "model" / "tasks.json").read_text()
 

@@ -26,7 +26,7 @@ from tpseg.studies import conduct
 from tpseg.studies import run as study_run
 from tpseg.studies.cell import SCORES
 from tpseg.studies.plan import Cell, read_study
-from tpseg.studies.run import Failure, cell_folder, run_cells
+from tpseg.studies.run import Failure, cell_folder, resolve_jobs, run_cells
 
 
 def a_cell(tasks: Path, row: str = "A4") -> Cell:
@@ -132,6 +132,8 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(
     printed = capsys.readouterr().out
     assert "w/o PGTD1" in printed
     assert "10 models, 10 to train" in printed
+    rows = re.findall(r"^│ (\S+) +│.*│ +(\d+) │ +(\d+) │ +\d+ │ [ \d.]+│$", printed, re.MULTILINE)  # id, models, finished
+    assert rows == [(row.id, "2", "0") for row in read_study("table4").rows]
     monkeypatch.setattr(out_console, "_width", 40)
     assert main(arguments) == 0
     narrow = capsys.readouterr().out
@@ -195,3 +197,7 @@ def test_a_study_is_killed_and_goes_on(study: str, cells: int, again: str, tmp_p
         subprocess.run([*command, "--out", str(tmp_path / place), "--rows", again], **silent, check=True)
     one, other = ((tmp_path / place / study / f"{study}.csv").read_text() for place in ("killed", "whole"))
     assert one == other
+
+
+def test_one_cell_at_a_time_is_a_number_of_jobs():
+    assert resolve_jobs(1) == 1

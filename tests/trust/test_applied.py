@@ -179,6 +179,7 @@ def test_the_last_step_empties_small_masks_and_undoes_the_shift():
     finish = Finish({"a": Threshold(1.0, 0.5)}, {})
     small = np.array([[True, False], [False, False]])
     assert not finish("a", small, None)[0].any()
+    assert finish("a", ~small, None)[0].sum() == 3  # large enough: as it is
     assert finish("b", small, None)[0].any()
     probability = expit(np.array([[-1.0, 2.0]])).astype(np.float32)
     assert finish("a", small, probability)[1] == pytest.approx(expit(np.array([[0.0, 3.0]])), abs=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tpseg.trust.outliers import BANK, FOLDS, Outliers, auroc, choose_bank, deal, fit_outliers, gather_bank, hold_out, limit_of
+from tpseg.trust.outliers import BANK, FOLDS, NEIGHBOUR, Outliers, auroc, choose_bank, deal, fit_outliers, gather_bank, hold_out, limit_of
 from tpseg.trust.space import fit_space
 
 
@@ -100,3 +100,18 @@ def test_auroc_by_hand():
 def test_one_training_image_is_refused():
     with pytest.raises(ValueError, match="surroundings"):
         gather_bank(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64), seed=0)
+
+
+def test_one_image_that_is_left_has_no_surroundings_to_score_by():
+    """Of two images each is held out once, and the other alone makes no bank."""
+    assert len(hold_out(cloud(2, 1), torch.zeros(2).long(), alone(2), seed=0)) == 0
+    assert len(hold_out(cloud(3, 1), torch.zeros(3).long(), alone(3), seed=0)) == 3
+
+
+def test_the_reach_of_an_image_is_its_neighbour_s_distance_and_a_fifth_of_the_usual_one():
+    """Four points on a line: with so few the neighbour asked is the farthest one."""
+    bank = gather_bank(torch.tensor([[0.0], [1.0], [3.0], [10.0]]), torch.zeros(4).long(), seed=0)
+    far = {0.0: 10.0, 1.0: 9.0, 3.0: 7.0, 10.0: 10.0}
+    usual = 9.0  # the median, of an even number the lower one
+    assert NEIGHBOUR >= 3
+    assert bank.reach.tolist() == pytest.approx([far[float(point)] + 0.2 * usual for point in bank.bank[:, 0]])

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tpseg.metrics import confusion
-from tpseg.trust.counts import bin_of, count_by_truth
-from tpseg.trust.thresholds import HALF, Threshold, choose_threshold, dice_at, false_alarms, lesion_free
+from tpseg.trust.counts import BINS, CENTRES, WIDTH, bin_of, count_by_truth
+from tpseg.trust.thresholds import HALF, HIGHEST, LOWEST, Threshold, choose_threshold, dice_at, false_alarms, lesion_free
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -95,3 +95,13 @@ def test_the_best_of_many_thresholds_is_not_believed_on_the_images_it_was_chosen
         images = [image(0.3, float(cut) + 0.4, float(cut) - 0.4, noise=0.1) for cut in generator.uniform(-1, 1, 6)]
         kept += choose_threshold(counted(*images)) == Threshold()
     assert kept >= 17
+
+
+@pytest.mark.parametrize("end", [LOWEST, HIGHEST])
+def test_the_first_and_the_last_threshold_are_tried_too(end):
+    """Every other cut that is tried takes half of the background with it, or loses half of the lesion."""
+    side = 1 if end == HIGHEST else -1
+    counts = np.zeros((20, 2, BINS), np.int64)
+    counts[:, 0, end - 1 if side > 0 else 0] = 100  # background just below the highest cut, or far below the lowest
+    counts[:, 1, BINS - 1 if side > 0 else end] = 100  # lesion far above the highest, or just above the lowest
+    assert choose_threshold(counts).cut == pytest.approx(CENTRES[end] - WIDTH / 2)

@@ -10,6 +10,7 @@ import pytest
 
 from tpseg.trust.calibrate import Measured
 from tpseg.trust.stated import StatedConfidence
+from tpseg.trust.tables import recognition_table
 from tpseg.trust.verdict import expected, recognised, reviewed, unlike, verdict, write_tables
 
 TASKS = ("polyp", "skin", "oct", "mr")
@@ -60,3 +61,13 @@ def test_a_review_is_better_than_chance_only_if_its_interval_says_so() -> None:
 def test_the_numbers_behind_it_are_kept_as_text(tmp_path) -> None:
     write_tables(tmp_path / "tables.txt", ["one", "two [red]"])
     assert (tmp_path / "tables.txt").read_text() == "one\ntwo [red]\n"
+
+
+def test_the_table_of_recognition_has_a_line_for_each_task() -> None:
+    confused = [[20, 5, 0, 0], [0, 25, 0, 0], [1, 1, 22, 1], [0, 0, 0, 25]]
+    trust: Any = SimpleNamespace(**vars(TRUST), recognition=SimpleNamespace(doubt=0.05))
+    table = recognition_table(replace(MEASURED, confusion=confused, missed={"polyp": 0.125}), trust)
+    cells = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert cells[0] == ("polyp", "25", "80.0", "0.0", "12.5", "4.0")
+    assert cells[2] == ("oct", "25", "88.0", "0.0", "–", "4.0")
+    assert len(cells) == 4
