@@ -25,6 +25,7 @@ from tpseg.data.manifest import read_dataset
 from tpseg.data.pairs import read_pair
 from tpseg.foreign import parse_json
 from tpseg.growing import costs, nearest
+from tpseg.growing.conduct import planned_steps
 from tpseg.growing.lineage import descend
 from tpseg.growing.nearest import rank_tasks
 from tpseg.growing.recipe import read_recipe
@@ -624,3 +625,11 @@ def test_the_trunk_s_file_is_given_to_the_models_that_do_not_hold_it(trunk, give
     found = costs.score({"grown": "a", "alone": "b"}, read_dataset(discs).only(["bright_disc"]), tmp_path, "here.pt")
     assert seen == [("a", given), ("b", given)]
     assert found.images == 3
+
+
+def test_batches_that_share_a_step_are_counted_once(discs):
+    """Two batches of 2 share a step: of 6 images 4 are drawn, other ones each epoch."""
+    data = read_dataset(discs).only(["bright_disc"])
+    recipe = config(training={"batch_size": 2, "accumulate": 2, "epochs": 3})
+    assert planned_steps(recipe, data, None) == 3
+    assert planned_steps(recipe, data, 2) == 2
