@@ -28,6 +28,7 @@ def card(**known: dict) -> str:
 def test_it_has_tasks_with_modality_counts_and_scores():
     lines = card(evaluation=TEST).splitlines()
     assert "| `polyp` | endoscopy | Polyp | 5 / 2 / 1 | 0.812 | 0.750 (0.700 to 0.800) |" in lines
+    assert any(line.startswith("| `nodule` |") and line.endswith("| 6 / 0 / 3 | – | – |") for line in lines)  # neither val nor test
     assert "17 images" in card()
     assert "ab" * 32 in card()
     assert "Trained 2026-01-02, seed 7, epoch 3, step 60, with tpseg 9.9." in lines
