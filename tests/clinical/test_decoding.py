@@ -189,3 +189,16 @@ def test_a_fork_starts_its_own(scan: Scan, tmp_path: Path) -> None:
         "assert decoders()._process.pid == before\n"
     )
     subprocess.run([sys.executable, str(script), str(scan.path)], check=True, timeout=600)
+
+
+def test_a_fork_leaves_its_parent_s_decoder_alone(scan: Scan) -> None:
+    assert_right(scan, 0)
+    mine = decoders()
+    process, owner = mine._process, mine._owner
+    assert process is not None
+    mine._owner = owner + 1  # what a fork finds: a decoder that another process has started
+    mine.close()
+    assert process.poll() is None
+    mine._process, mine._owner = process, owner
+    mine.close()
+    assert process.poll() is not None

@@ -32,7 +32,7 @@ from tpseg.report import write_report
 from tpseg.report.figures import draw_task_dice, in_lines, legend_height, render
 from tpseg.report.pictures import fit, fit_mask, pick_cases, similarity_colours
 from tpseg.report.prototypes import correlation_sentence, foreground_cosines, separation
-from tpseg.report.tables import setting_tables, with_interval
+from tpseg.report.tables import score_table, setting_tables, with_interval
 
 TASKS = {"skin": ("dermoscopy", "Skin <i>lesion</i>"), "polyp": ("endoscopy", "")}
 ODD_NAME = "<img src=x onerror=alert(1)>.png"
@@ -416,3 +416,11 @@ def test_what_calibration_drew_is_on_the_page_with_its_verdict(run: Path) -> Non
     part = write_report(run).read_text(encoding="utf-8").split('id="calibration"')[1]
     assert "Caption of review, val." in part
     assert "Caption of reliability, val." in part
+
+
+def test_distances_are_in_pixels_and_shares_in_percent() -> None:
+    entry = {"images": 3, "dice": 0.5, "iou": 0.4, "dice_interval": [0.4, 0.6], "iou_interval": [0.3, 0.5]}
+    entry |= {"hd95": 12.34, "assd": None, "sensitivity": 0.875, "precision": None}
+    table = score_table("default", {"tasks": {"skin": entry}, "average": entry}, {})
+    assert table.headings[4:] == ["HD95 px", "ASSD px", "Sensitivity %", "Precision %"]
+    assert table.rows[0][4:] == ["12.3", "–", "87.5", "–"]

@@ -126,6 +126,7 @@ def test_a_row_with_fewer_seeds_is_named():
 
 def test_the_notes_say_how_the_numbers_were_made(table):
     notes = " ".join(table.notes)
+    assert "Best in bold, second best underlined" in notes
     said = (
         PROTOCOLS["tpseg"].definition,
         "3 seeds; ± is the standard deviation",
