@@ -16,12 +16,12 @@ from benchmarks.figure import cost_against_tasks
 from benchmarks.process import Measure, measure_apart
 from benchmarks.rounds import run
 from benchmarks.tables import grids, heading
-from tpseg.arguments import HelpPage, Parser
-from tpseg.errors import TPSegError, UsageError
-from tpseg.files import write_atomically
-from tpseg.hardware import bf16_is_native, pick_device
-from tpseg.models.trunk import TRUNK_SIZES
-from tpseg.progress import track_ends
+from tpseg.cli.arguments import HelpPage, Parser
+from tpseg.core.errors import TPSegError, UsageError
+from tpseg.core.files import write_atomically
+from tpseg.core.hardware import bf16_is_native, pick_device
+from tpseg.core.progress import track_ends
+from tpseg.models.trunks.hiera import TRUNK_SIZES
 
 MODELS, QUICK_MODELS = "large:512,tiny:256", "tiny:256"
 MINUTES, QUICK_MINUTES = 14.0, 1.0

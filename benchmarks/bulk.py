@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tpseg.bulk.pipeline import decode, write
-from tpseg.bulk.run import predict_bulk
-from tpseg.clinical.reading.opening import find_scans
-from tpseg.config import load_config
+from tpseg.checkpoints.model_folder import save_model
+from tpseg.core.config import load_config
+from tpseg.core.tasks import Task, TaskSet
+from tpseg.imaging.reading.opening import find_scans
+from tpseg.inference import Segmenter, predict_files
+from tpseg.inference.ray.pipeline import decode, write
+from tpseg.inference.ray.run import predict_bulk
 from tpseg.models.catalogue import create
-from tpseg.prediction import Segmenter, predict_files
-from tpseg.tasks import Task, TaskSet
 
 
 def make_images(folder: Path, count: int, size: int) -> Path:
@@ -87,7 +88,7 @@ def main() -> None:
         place = Path(name)
         config = load_config(settings.preset.split(",")).model
         config.weights, config.freeze = None, False
-        create(config, TaskSet([Task("lesion")])).save_pretrained(place / "model")
+        save_model(create(config, TaskSet([Task("lesion")])), place / "model")
         seconds: dict[str, dict[int, float]] = {"local": {}, "ray": {}}
         seconds_local(place / "model", make_images(place / "warm", 2, settings.size), place / "warmed", settings.batch_size)  # imports
         for count in (settings.few, settings.many):

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import plan
 from benchmarks.rounds import Results
-from tpseg.report.figures import PALETTE
-from tpseg.studies.figures import save_figure
+from tpseg.core.figures import PALETTE, save_figure
 
 OURS, THEIRS = PALETTE[0], PALETTE[5]
 

@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tpseg.core.tasks import Task, TaskSet
 from tpseg.data.cache import DecodedCache
 from tpseg.data.dataset import Draw, LesionDataset, collate
 from tpseg.data.manifest import Case, DataSet
-from tpseg.tasks import Task, TaskSet
 
 BATCH = 8
 FORMATS = {"JPEG": ".jpg", "PNG": ".png"}

@@ -21,16 +21,16 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from tpseg.data.formats import read_image
+from tpseg.calibration.calibrate import IMAGES, group_numbers, some_of_each
+from tpseg.calibration.features import describe_all, describe_with
+from tpseg.calibration.outliers import auroc, fit_outliers
+from tpseg.calibration.record import Trust, load_trust
+from tpseg.calibration.space import fit_space
+from tpseg.checkpoints.model_folder import find_model
+from tpseg.core.errors import DataError
 from tpseg.data.manifest import Case, DataSet, read_dataset
-from tpseg.errors import DataError
-from tpseg.models.checkpoint import find_model
-from tpseg.prediction import Segmenter
-from tpseg.trust.calibrate import IMAGES, group_numbers, some_of_each
-from tpseg.trust.features import describe_all, describe_with
-from tpseg.trust.outliers import auroc, fit_outliers
-from tpseg.trust.record import Trust, load_trust
-from tpseg.trust.space import fit_space
+from tpseg.imaging.pictures.formats import read_image
+from tpseg.inference import Segmenter
 
 console = Console(markup=False, highlight=False, soft_wrap=True)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.plan import SEED, Case
-from tpseg.models.trunk import TRUNK_SIZES, TrunkSize
+from tpseg.models.trunks.hiera import TRUNK_SIZES, TrunkSize
 from tpseg.studies.measuring import peak_memory
 
 MOST_RUNS = 10

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Sam2HieraDetModel
 
-from tpseg.models.model import Decoded, Output
-from tpseg.models.tpseg import TPSeg
+from tpseg.models.base import Decoded, Output
+from tpseg.models.tpseg.network import TPSeg
 
 MIN_PIXELS = 10
 """Regions smaller than this do not move a prototype."""

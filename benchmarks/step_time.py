@@ -8,10 +8,10 @@ import time
 
 import torch
 
-from tpseg.config import load_config
-from tpseg.losses import segmentation_loss
-from tpseg.models.tpseg import TPSeg
-from tpseg.tasks import Task, TaskSet
+from tpseg.core.config import load_config
+from tpseg.core.tasks import Task, TaskSet
+from tpseg.models.heads.losses import segmentation_loss
+from tpseg.models.tpseg.network import TPSeg
 
 SIZE, BATCH, TASKS, STEPS, WARM_UP = 160, 16, 8, 9, 2
 

@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import plan
 from benchmarks.rounds import Measured, Results
 from benchmarks.systems import settings
-from tpseg.hardware import bf16_is_native
-from tpseg.inspection import count
-from tpseg.models.trunk import Trunk
+from tpseg.checkpoints.inspection import count
+from tpseg.core.hardware import bf16_is_native
+from tpseg.models.trunks.hiera import Trunk
 from tpseg.studies.cost import skeleton
 
 PACKAGES = ("tpseg", "torch", "transformers", "numpy", "onnxruntime")

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 
 from benchmarks.plan import SEED
 from benchmarks.reference import Reference
-from tpseg.config import ModelConfig, load_config
-from tpseg.models.decoder import LogitFuser
-from tpseg.models.gate import KAPPA, STEP_SUM, SplitGate
-from tpseg.models.model import LesionModel
-from tpseg.models.pgtd import PGTD, DynamicExperts, TaskOutput
-from tpseg.models.prototypes import PrototypeMemory
+from tpseg.core.config import ModelConfig, load_config
+from tpseg.models.adapters.gate import KAPPA, STEP_SUM, SplitGate
+from tpseg.models.base import LesionModel
+from tpseg.models.tpseg.decoder import LogitFuser
+from tpseg.models.tpseg.pgtd import PGTD, DynamicExperts, TaskOutput
+from tpseg.models.tpseg.prototypes import PrototypeMemory
 from tpseg.studies.cost import skeleton
 from tpseg.studies.measuring import with_random_weights
 

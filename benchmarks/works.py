@@ -16,15 +16,17 @@ from benchmarks import plan
 from benchmarks.plan import Case
 from benchmarks.reference import Reference
 from benchmarks.systems import build, build_reference
+from tpseg.checkpoints.model_folder import save_model
+from tpseg.core.hardware import autocast
 from tpseg.data.dataset import Draw, LesionDataset, collate
-from tpseg.data.formats import read_image
 from tpseg.data.manifest import Case as ImageCase
-from tpseg.data.phantoms import PHANTOM_TASKS, phantom
-from tpseg.data.transforms import preprocess
-from tpseg.hardware import autocast
-from tpseg.losses import segmentation_loss
-from tpseg.models.tpseg import TPSeg
-from tpseg.network import for_prediction, open_network
+from tpseg.data.preprocessing import preprocess
+from tpseg.datasets.phantoms import PHANTOM_TASKS, phantom
+from tpseg.imaging.pictures.formats import read_image
+from tpseg.inference.network import for_prediction
+from tpseg.inference.open_network import open_network
+from tpseg.models.heads.losses import segmentation_loss
+from tpseg.models.tpseg.network import TPSeg
 
 Step = Callable[[], object]
 LEARNING_RATE = WEIGHT_DECAY = 5e-4
@@ -258,5 +260,5 @@ def loading(case: Case, device: torch.device, scratch: Path) -> Ready:
 def model_load(case: Case, device: torch.device, scratch: Path) -> Ready:
     folder = scratch / f"{case.trunk}-{case.size}-model"
     if not folder.exists():
-        build(case.system, case.trunk, case.size, plan.TASKS, torch.device("cpu")).save_pretrained(folder)
+        save_model(build(case.system, case.trunk, case.size, plan.TASKS, torch.device("cpu")), folder)
     return Ready({"": lambda: open_network(folder, str(device))}, warm_up=lambda: None)

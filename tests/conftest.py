@@ -14,7 +14,7 @@ from miniature import TRUNK, train_miniature, write_discs
 from PIL import Image
 from xdist.scheduler import LoadScopeScheduling
 
-from tpseg.models.trunk import TRUNK_SIZES
+from tpseg.models.trunks.hiera import TRUNK_SIZES
 
 MakePairs = Callable[..., Path]
 

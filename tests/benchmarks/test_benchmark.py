@@ -16,7 +16,7 @@ from benchmarks.process import Failure, Found, measure_apart
 from benchmarks.rounds import Results, run
 from benchmarks.summary import LARGEST_DIFFERENCE, peaks, ratios, trunk_flops
 from benchmarks.tables import Grid, by_batch
-from tpseg.errors import UsageError
+from tpseg.core.errors import UsageError
 
 HEADLINE = {"one_image_one_task", "one_image_eight_tasks", "mixed_batch", "train_step", "train_memory"}
 A, B = Case("loading", "a"), Case("loading", "b")

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from benchmarks.reference import Reference, plain_state
-from tpseg.losses import segmentation_loss
+from tpseg.core.tasks import Task, TaskSet
 from tpseg.models.catalogue import create
-from tpseg.models.tpseg import TPSeg
-from tpseg.models.trunk import LeanAttention
-from tpseg.tasks import Task, TaskSet
+from tpseg.models.heads.losses import segmentation_loss
+from tpseg.models.tpseg.network import TPSeg
+from tpseg.models.trunks.hiera import LeanAttention
 
 RELEASE = {"gate": "none", "output": "fused", "momentum": 0.995, "freeze": True}
 TASKS = TaskSet([Task(f"task{number}") for number in range(4)])

@@ -20,12 +20,12 @@ import torch
 from miniature import assert_same_run, config, stopped, train_miniature
 from PIL import Image
 
+from tpseg.core.errors import DataError
 from tpseg.data import cache as room
 from tpseg.data.cache import INDEX, DecodedCache
 from tpseg.data.dataset import Draw, LesionDataset
 from tpseg.data.manifest import DataSet, read_dataset
 from tpseg.data.pairs import read_square
-from tpseg.errors import DataError
 from tpseg.studies.plan import Cell
 
 SIZE = 36

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tpseg.core.errors import DataError
 from tpseg.data.dataset import Draw, LesionDataset, collate
 from tpseg.data.manifest import read_dataset
 from tpseg.data.pairs import read_pair
-from tpseg.data.transforms import preprocess
-from tpseg.errors import DataError
+from tpseg.data.preprocessing import preprocess
 
 
 @pytest.fixture

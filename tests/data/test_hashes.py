@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tpseg.core.errors import DataError
 from tpseg.data.hashes import CaseHashes, Comparison, compare_with_record, hash_files, read_record, write_record
 from tpseg.data.manifest import DataSet, read_dataset
-from tpseg.errors import DataError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tpseg.core.errors import DataError, UsageError
 from tpseg.data.manifest import DataSet, read_dataset, read_entries, read_split
-from tpseg.errors import DataError, UsageError
 
 HEAD = "image,mask,split,group\n"
 

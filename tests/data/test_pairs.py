@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tpseg.data.formats import open_image
+from tpseg.core.errors import DataError
 from tpseg.data.manifest import Case
 from tpseg.data.pairs import read_pair, read_square
-from tpseg.data.transforms import resize_image, resize_mask
-from tpseg.errors import DataError
+from tpseg.data.preprocessing import resize_image, resize_mask
+from tpseg.imaging.pictures.formats import open_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 70, 4), dtype=np.uint8)
 IMAGES = {

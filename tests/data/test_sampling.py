@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
+from tpseg.core.errors import UsageError
 from tpseg.data.sampling import TrainingSampler, balanced_weights, share_of_training, share_of_validation
-from tpseg.errors import UsageError
 
 UNBALANCED = [0] * 90 + [1] * 9 + [2]
 

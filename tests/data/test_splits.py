@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from tpseg.cli import main
-from tpseg.data.check import check_dataset
+from tpseg.core.errors import DataError, UsageError
+from tpseg.core.tasks import Task
 from tpseg.data.manifest import read_dataset
+from tpseg.data.quality.check import check_dataset
 from tpseg.data.splits import draw_split, pair_folder, split_folder
-from tpseg.errors import DataError, UsageError
-from tpseg.tasks import Task
 
 MakePairs = Callable[..., Path]
 

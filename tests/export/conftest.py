@@ -9,10 +9,10 @@ import pytest
 from exportable import TRUNK, make_model
 from torch.export import ExportedProgram
 
-from tpseg.export.description import Description
 from tpseg.export.formats import OPSET, save_onnx, save_openvino, save_torch, trace
 from tpseg.export.traceable import hardened_part
-from tpseg.models.trunk import TRUNK_SIZES
+from tpseg.inference.exported_description import Description
+from tpseg.models.trunks.hiera import TRUNK_SIZES
 
 
 @pytest.fixture(autouse=True)

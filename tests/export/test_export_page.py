@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tpseg.arguments import read_arguments, split_verb
 from tpseg.cli import VERBS, main
+from tpseg.cli.arguments import read_arguments, split_verb
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "export.md"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "clinical")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "helpers")]
 
 from fuzz_running import GOOD, Tally, fuzz, has_atheris  # noqa: E402
 

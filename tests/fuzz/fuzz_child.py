@@ -20,7 +20,7 @@ import traceback
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(folder) for folder in (HERE, HERE.parent, HERE.parent / "clinical")]
+sys.path[:0] = [str(folder) for folder in (HERE, HERE.parent / "helpers")]
 if "guided" in sys.argv:
     import atheris
 
@@ -34,8 +34,8 @@ import random
 from fuzz_mutation import CANARY, mutated
 from fuzz_running import processor_time
 
-from tpseg.clinical.reading.decoding import decoders
-from tpseg.errors import LONGEST, TPSegError
+from tpseg.core.errors import LONGEST, TPSegError
+from tpseg.imaging.reading.decoding import decoders
 
 MEMORY = 2 << 30
 """Bytes that inputs may take beyond what the process has when it begins."""
@@ -69,7 +69,7 @@ class Watch:
             if not relative_to_folder and not (os.path.abspath(name) + os.sep).startswith(self.allowed):
                 self.escapes.append(f"{event} {name!r}")
         elif event == "subprocess.Popen":
-            if "tpseg.clinical.reading.decoder_process" not in [str(word) for word in arguments[1]]:
+            if "tpseg.imaging.reading.decoder_process" not in [str(word) for word in arguments[1]]:
                 self.escapes.append(f"started {arguments[1]!r}")
         elif event in FORBIDDEN:
             self.escapes.append(f"{event} {arguments!r}"[:300])

@@ -15,23 +15,23 @@ import numpy as np
 import tifffile
 import torch
 import yaml
+from dicom_factory import write_nifti
 from fake_releases import png16, rar
 from fuzz_mutation import CANARY
-from made import write_nifti
 from miniature import SETTINGS, TRUNK, settings
 from PIL import Image
 from safetensors.torch import save_file
 
-from tpseg.config import ModelConfig, build_config
-from tpseg.export.description import Description
+from tpseg.calibration.nearest_mean import Recognition
+from tpseg.calibration.outliers import Outliers
+from tpseg.calibration.record import Trust, save_trust
+from tpseg.calibration.space import Space
+from tpseg.checkpoints.model_folder import save_model
+from tpseg.core.config import ModelConfig, build_config
+from tpseg.core.tasks import Task, TaskSet
+from tpseg.inference.exported_description import Description
 from tpseg.models.catalogue import create
-from tpseg.models.checkpoint import save_model
-from tpseg.models.trunk import TRUNK_SIZES, Trunk
-from tpseg.tasks import Task, TaskSet
-from tpseg.trust.outliers import Outliers
-from tpseg.trust.recognition import Recognition
-from tpseg.trust.record import Trust, save_trust
-from tpseg.trust.space import Space
+from tpseg.models.trunks.hiera import TRUNK_SIZES, Trunk
 
 SQUARE = [[2, 3, 6, 3, 6, 5, 2, 5]]
 TASKS = TaskSet([Task("bright_disc", "test"), Task("dark_disc", "ultrasound")])

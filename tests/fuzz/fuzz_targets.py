@@ -10,31 +10,31 @@ from pathlib import Path
 
 import fuzz_seeds as seeds
 import numpy as np
-from seeds import dicom_seeds, itk_seeds, nifti_seeds, video_seeds
+from clinical_files import dicom_seeds, itk_seeds, nifti_seeds, video_seeds
 
-from tpseg.clinical.reading.opening import open_scan
-from tpseg.config import ModelConfig, build_config, read_source
-from tpseg.data.formats import open_image, to_mask
+from tpseg.calibration.record import load_trust, model_sha256
+from tpseg.checkpoints.model_folder import load_model
+from tpseg.checkpoints.trunk_weights import load_trunk_weights
+from tpseg.core.config import ModelConfig, build_config, read_source
+from tpseg.core.errors import DataError
+from tpseg.core.files import file_sha256, read_json_object
+from tpseg.core.tasks import TaskSet
 from tpseg.data.hashes import read_record
 from tpseg.data.manifest import read_dataset, read_split
-from tpseg.data.sources.btd import read_array, read_facts
-from tpseg.data.sources.coco import CocoSource
-from tpseg.data.sources.labelme import LabelmeSource
-from tpseg.data.sources.nnunet import NnunetSource
-from tpseg.data.sources.pictures import decode, lesion
-from tpseg.data.sources.release import Release
-from tpseg.data.sources.source import Pair, Source
-from tpseg.errors import DataError
-from tpseg.evaluation import read_rows
-from tpseg.export.description import Description
-from tpseg.files import file_sha256, read_json_object
-from tpseg.models.checkpoint import load_model
-from tpseg.models.trunk import TRUNK_SIZES, Trunk
-from tpseg.models.trunk_weights import load_trunk_weights
-from tpseg.run_folder import read_settings
+from tpseg.datasets.btd import read_array, read_facts
+from tpseg.datasets.coco import CocoSource
+from tpseg.datasets.labelme import LabelmeSource
+from tpseg.datasets.nnunet import NnunetSource
+from tpseg.datasets.pictures import decode, lesion
+from tpseg.datasets.release import Release
+from tpseg.datasets.source import Pair, Source
+from tpseg.evaluation.evaluate import read_rows
+from tpseg.imaging.pictures.formats import open_image, to_mask
+from tpseg.imaging.reading.opening import open_scan
+from tpseg.inference.exported_description import Description
+from tpseg.models.trunks.hiera import TRUNK_SIZES, Trunk
 from tpseg.studies.plan import read_budget, read_study
-from tpseg.tasks import TaskSet
-from tpseg.trust.record import load_trust, model_sha256
+from tpseg.training.run_folder import read_settings
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def broken_child(folder: Path, faults: dict[str, str]) -> Path:
 def broken(path, around):
 {cases}
 fuzz_targets.TARGETS['data.csv'] = fuzz_targets.Target(fuzz_targets.seeds.record, broken, 'csv')
-from tpseg.errors import DataError
+from tpseg.core.errors import DataError
 """
     child = folder / "fuzz_child.py"
     child.write_text(text.replace("HERE = Path(__file__).parent\n", here).replace("\n\nMEMORY = ", f"\n{broken}\nMEMORY = ", 1))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT), *(str(HERE.parent / folder) for folder in ("", "clinical", "models", "golden"))]
+sys.path[:0] = [str(ROOT), *(str(HERE.parent / folder) for folder in ("helpers", "golden"))]
 
 
 def main() -> int:

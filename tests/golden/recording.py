@@ -18,22 +18,23 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from common import MINIATURE
 from fake_releases import MADE, write_release
 from miniature import SETTINGS
+from miniature_models import MODELS as EVERY_MODEL
+from miniature_models import TRUNK
 from PIL import Image
 from safetensors.numpy import load_file
-from test_every_model import MODELS as EVERY_MODEL
 
+from tpseg.checkpoints.model_folder import save_model
 from tpseg.cli import main
-from tpseg.config import build_config, merge, preset_names, read_source
+from tpseg.core.config import build_config, merge, preset_names, read_source
+from tpseg.core.tasks import Task, TaskSet
 from tpseg.data.manifest import read_dataset
 from tpseg.data.pairs import read_pair
-from tpseg.data.transforms import preprocess
+from tpseg.data.preprocessing import preprocess
 from tpseg.export import ExportedNetwork
 from tpseg.models.catalogue import MODELS, create_without_memory
-from tpseg.models.trunk import TRUNK_SIZES
-from tpseg.tasks import Task, TaskSet
+from tpseg.models.trunks.hiera import TRUNK_SIZES
 
 Record = dict[str, Any]
 """By name a count, a number, a list of numbers, or `sha256:...` of what has too many."""
@@ -61,7 +62,7 @@ def record(folder: Path) -> Record:
     try:
         found: Record = {f"parameters/{key}": value for key, value in parameters().items()}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(TRUNK_SIZES, "tiny", MINIATURE)
+            patch.setitem(TRUNK_SIZES, "tiny", TRUNK)
             run("phantoms", folder / "data", "--cases", 12, "--size", 96, "--seed", 7)
             data = folder / "data" / "tasks.yaml"
             found |= {f"losses/{name}": losses(name, data, folder) for name in SYSTEMS}
@@ -144,7 +145,7 @@ def logits(data: Path, folder: Path) -> Record:
         for name in ("default", "hardened"):
             rows, asked = shared
             found[f"{name}, several tasks"] = sha256(EVERY_MODEL[name]().eval()(images, asked, rows).logits)
-    EVERY_MODEL["default"]().save_pretrained(folder / "fixed")
+    save_model(EVERY_MODEL["default"](), folder / "fixed")
     run("export", folder / "fixed", "--out", folder / "fixed.onnx", "--images", 2)
     found["onnx"] = sha256(ExportedNetwork(folder / "fixed.onnx")(images, tasks, tasks).logits)
     return found

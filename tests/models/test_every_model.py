@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from common import TASKS, miniature_model, noise, predict
+from miniature_models import MODELS, TASKS, noise, predict
 from torch import Tensor, nn
 
-from tpseg.losses import segmentation_loss
-from tpseg.models.checkpoint import load_model, save_model
-from tpseg.models.model import LesionModel, Output
+from tpseg.checkpoints.model_folder import load_model, save_model
+from tpseg.models.base import LesionModel, Output
+from tpseg.models.heads.losses import segmentation_loss
 
-MODELS: dict[str, Callable[..., LesionModel]] = {
-    "default": miniature_model,
-    "hardened": partial(miniature_model, hardened=True),
-    "gate none": partial(miniature_model, gate="none"),
-    "gate shared_only": partial(miniature_model, gate="shared_only"),
-    "no adapters": partial(miniature_model, adapter="none"),
-    "linear neck": partial(miniature_model, neck="linear"),
-    "fused": partial(miniature_model, output="fused"),
-    "release": partial(miniature_model, gate="none", output="fused"),
-    "cumulative_share": partial(miniature_model, gate="cumulative_share"),
-    "hazard": partial(miniature_model, gate="hazard"),
-    "cumulative_softmax": partial(miniature_model, gate="cumulative_softmax"),
-    "per_block": partial(miniature_model, gate="per_block"),
-    "plain adapters": partial(miniature_model, adapter="plain"),
-    "lora": partial(miniature_model, adapter="lora"),
-    "no PGTD": partial(miniature_model, pgtds=()),
-    "no PGTD1": partial(miniature_model, pgtds=(3, 2)),
-    "no PGTD2, fused": partial(miniature_model, pgtds=(3, 1), output="fused"),
-    "no PGTD3": partial(miniature_model, pgtds=(2, 1)),
-    "reinforced with S": partial(miniature_model, reinforce_with="similarity"),
-    "frozen prototypes": partial(miniature_model, momentum=1.0),
-    "baseline": partial(miniature_model, adapter="none", pgtds=()),
-    "monai_unet": partial(miniature_model, architecture="monai_unet", width=8),
-    "unetplusplus": partial(miniature_model, architecture="unetplusplus", width=8),
-    "attention_unet": partial(miniature_model, architecture="attention_unet", width=8),
-    "segresnet": partial(miniature_model, architecture="segresnet", width=8),
-    "swin_unetr": partial(miniature_model, architecture="swin_unetr", width=12),
-    "transunet": partial(miniature_model, architecture="transunet", width=8),
-    "sam2_unet": partial(miniature_model, architecture="sam2_unet", width=8),
-}
-"""Name to a function from a seed to a model; `model(image, task)` returns an Output."""
-
-pytestmark = [pytest.mark.usefixtures("miniature_as_tiny"), pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)]
+pytestmark = [pytest.mark.usefixtures("miniature_trunk"), pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)]
 
 
 def assert_same(one: Output, two: Output) -> None:

@@ -19,17 +19,18 @@ import torch
 import yaml
 from PIL import Image
 
-from tpseg.config import Config, load_config
+from tpseg.checkpoints.model_folder import load_model, save_model
+from tpseg.core.config import Config, load_config
+from tpseg.core.errors import DataError, UsageError
+from tpseg.core.figures import in_lines
 from tpseg.data.manifest import read_dataset
 from tpseg.data.pairs import read_pair
-from tpseg.errors import DataError, UsageError
-from tpseg.evaluation import Predicted, read_rows, score_cases, summarise, write_evaluation
-from tpseg.metrics import PROTOCOLS
-from tpseg.models.checkpoint import save_model
-from tpseg.models.tpseg import TPSeg
-from tpseg.prediction import Segmenter
+from tpseg.evaluation.evaluate import Predicted, read_rows, score_cases, summarise, write_evaluation
+from tpseg.evaluation.metrics import PROTOCOLS
+from tpseg.inference import Segmenter
+from tpseg.models.tpseg.network import TPSeg
 from tpseg.report import write_report
-from tpseg.report.figures import draw_task_dice, in_lines, legend_height, render
+from tpseg.report.figures import draw_task_dice, legend_height, render
 from tpseg.report.pictures import fit, fit_mask, pick_cases, similarity_colours
 from tpseg.report.prototypes import correlation_sentence, foreground_cosines, separation
 from tpseg.report.tables import score_table, setting_tables, with_interval
@@ -175,7 +176,7 @@ def test_names_from_files_cannot_become_html(made: Path) -> None:
 def test_gates_splits_and_prototypes_are_drawn_for_each_task_and_pgtd(made: Path) -> None:
     page = (made / "full" / "report.html").read_text(encoding="utf-8")
     drawings = [drawing.decode() for drawing in pictures(page, "svg+xml")]
-    splits = TPSeg.from_pretrained(made / "full").splits()
+    splits = load_model(made / "full").splits()
     assert sum(f">b* = {splits['skin']}<" in drawing for drawing in drawings) == len(TASKS)  # both start at the same block
     assert page.count('alt="cosines between the foreground prototypes') == 3
     assert page.count('alt="separation of foreground and background at') == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-BOMBS = Path(__file__).with_name("bombs.py")
+BOMBS = Path(__file__).parents[1] / "helpers" / "bombs.py"
 HARMLESS = ("png_with_a_hundred_thousand_texts", "tiff_pages_in_a_circle", "tiff_of_doubles_that_inflates", "tiff_of_doubles_in_a_circle")
 """Read, for what is absurd about them costs nothing."""
 SECONDS = 5

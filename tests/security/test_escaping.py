@@ -16,12 +16,12 @@ import yaml
 from miniature import TASKS, disc
 from PIL import Image
 
+from tpseg.checkpoints.model_folder import load_model, save_model
 from tpseg.cli import main
-from tpseg.cli.words import SafeConsole
+from tpseg.cli.console import SafeConsole
+from tpseg.core.untrusted import printable
 from tpseg.data.manifest import read_dataset
-from tpseg.data.sources.release import Release
-from tpseg.foreign import printable
-from tpseg.models.checkpoint import load_model, save_model
+from tpseg.datasets.release import Release
 from tpseg.studies.table_formats import Cell, Heading, Line, Table
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
@@ -233,7 +233,7 @@ def test_a_warning_of_the_library_is_one_line(capsys, monkeypatch: pytest.Monkey
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     assert main(["--version"]) == 0
     for name in ("one\ntpseg: all is well", "a\x1b[2J"):
-        logging.getLogger("tpseg.prediction.files").warning("%s: looks like dermoscopy", name)
+        logging.getLogger("tpseg.inference.files").warning("%s: looks like dermoscopy", name)
     assert capsys.readouterr().err == "one\\ntpseg: all is well: looks like dermoscopy\na\\x1b[2J: looks like dermoscopy\n"
 
 

@@ -18,20 +18,20 @@ import yaml
 from miniature import settings_file
 from torch.export import Dim
 
-from tpseg.checkpoints import newest
+from tpseg.checkpoints.model_folder import load_model
+from tpseg.checkpoints.trunk_weights import load_trunk_weights
 from tpseg.cli import main
-from tpseg.config import build_config, read_source
+from tpseg.core.config import build_config, read_source
+from tpseg.core.errors import DataError, TPSegError, UsageError
+from tpseg.core.tasks import Task, TaskSet
 from tpseg.data.cache import Shelf
 from tpseg.data.manifest import read_dataset
-from tpseg.errors import DataError, TPSegError, UsageError
-from tpseg.export.description import KEY, Description
-from tpseg.models.checkpoint import load_model
-from tpseg.models.trunk import Trunk
-from tpseg.models.trunk_weights import load_trunk_weights
-from tpseg.prediction import Segmenter
-from tpseg.run_folder import read_settings
+from tpseg.inference import Segmenter
+from tpseg.inference.exported_description import KEY, Description
+from tpseg.models.trunks.hiera import Trunk
 from tpseg.studies.plan import read_budget, read_study
-from tpseg.tasks import Task, TaskSet
+from tpseg.training.checkpoints import newest
+from tpseg.training.run_folder import read_settings
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk")
 

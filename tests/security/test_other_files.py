@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from fake_releases import matlab, slice16
-from test_video import ramp, write_video
+from video_files import ramp, write_video
 
-from tpseg.clinical.reading.opening import find_scans, open_scan
-from tpseg.clinical.writing.video import Video, rate_of
-from tpseg.data.sources.btd import read_array, read_facts
-from tpseg.data.sources.release import Release
-from tpseg.errors import DataError
+from tpseg.core.errors import DataError
+from tpseg.datasets.btd import read_array, read_facts
+from tpseg.datasets.release import Release
+from tpseg.imaging.reading.opening import find_scans, open_scan
+from tpseg.imaging.writing.video import Video, rate_of
 
 SECRET = bytes(range(100, 180))
 METAIMAGE = "ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\n"

@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from tpseg.cli import main
+from tpseg.core.errors import DataError
 from tpseg.data.manifest import read_dataset
-from tpseg.data.sources.release import Release
-from tpseg.errors import DataError
+from tpseg.datasets.release import Release
 
 HEAD = "image,mask,split,group\n"
 
@@ -132,6 +132,6 @@ def test_a_name_in_tasks_json_cannot_be_a_path(trained: Path, tmp_path: Path) ->
     for name in ("../out", "/tmp/out", "a/b", "..", "a\\\\b"):
         (tmp_path / "model" / "tasks.json").write_text(text.replace("bright_disc", name, 1))
         with pytest.raises(DataError, match="not a task list"):
-            from tpseg.models.checkpoint import load_model
+            from tpseg.checkpoints.model_folder import load_model
 
             load_model(tmp_path / "model")

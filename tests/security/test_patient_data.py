@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from made import item, write_dicom
+from dicom_factory import item, write_dicom
 from miniature import disc
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian

@@ -11,9 +11,9 @@ import torch
 from miniature import config, history, stopped, write_discs
 from pyarrow.parquet import read_schema
 
+from tpseg.core.errors import DataError
 from tpseg.data.manifest import read_dataset
-from tpseg.errors import DataError
-from tpseg.evaluation import read_rows
+from tpseg.evaluation.evaluate import read_rows
 from tpseg.studies.cell import read_cell, read_cell_scores, run_cell, write_cell
 from tpseg.studies.plan import Cell
 
@@ -81,13 +81,13 @@ def test_a_cell_that_was_stopped_while_scoring_is_not_trained_again(tmp_path: Pa
     scores = run(tmp_path, tasks)
     (tmp_path / "scores.parquet").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tpseg.training.train", lambda *arguments, **options: pytest.fail("trained again"))
+        patch.setattr("tpseg.training.run.train", lambda *arguments, **options: pytest.fail("trained again"))
         run_cell(tmp_path)
     pd.testing.assert_frame_equal(read_cell_scores(tmp_path), scores)
 
 
 def test_a_cell_that_early_stopping_ended_is_scored_not_trained_again(tmp_path: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tpseg.recipe.hard_dice", lambda logits, mask: torch.full((len(mask),), 0.5))  # no epoch is better
+    monkeypatch.setattr("tpseg.training.module.hard_dice", lambda logits, mask: torch.full((len(mask),), 0.5))  # no epoch is better
     settings = config(training={"epochs": 6, "early_stopping": 1}, sampling={"epoch_images": 8})
     write_cell(replace(cell(tasks), config=settings), tasks, tmp_path)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):

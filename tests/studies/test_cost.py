@@ -14,8 +14,8 @@ import torch
 from miniature import config as miniature
 from rich.console import Console
 
-from tpseg.config import ModelConfig, load_config
-from tpseg.errors import UsageError
+from tpseg.core.config import ModelConfig, load_config
+from tpseg.core.errors import UsageError
 from tpseg.studies import measuring
 from tpseg.studies.cost import macs_by_part, once_for_equals, skeleton, training_macs
 from tpseg.studies.measuring import Measurement, Measuring, Pace, size_ladder, time_runs, training_seconds

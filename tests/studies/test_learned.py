@@ -16,11 +16,12 @@ from miniature import config
 from PIL import Image
 from torch import Tensor, nn
 
+from tpseg.core.errors import DataError, UsageError
+from tpseg.core.tasks import Task, TaskSet
 from tpseg.data.dataset import LesionDataset
 from tpseg.data.manifest import DataSet, read_dataset
-from tpseg.errors import DataError, UsageError
-from tpseg.models.model import Decoded, LesionModel
-from tpseg.models.tpseg import TPSeg
+from tpseg.models.base import Decoded, LesionModel
+from tpseg.models.tpseg.network import TPSeg
 from tpseg.studies.learned import (
     TaskGradient,
     conflict_summary,
@@ -38,7 +39,6 @@ from tpseg.studies.learned import (
     task_scores,
     two_halves,
 )
-from tpseg.tasks import Task, TaskSet
 
 BLACK, WHITE = -0.485 / 0.229, (1 - 0.485) / 0.229
 """The red channel after normalisation."""

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from miniature import write_discs
 
-from tpseg.config import Config, ModelConfig, SamplingConfig, TrainingConfig
+from tpseg.core.config import Config, ModelConfig, SamplingConfig, TrainingConfig
+from tpseg.core.errors import UsageError
 from tpseg.data.manifest import DataSet, read_dataset
-from tpseg.errors import UsageError
 from tpseg.studies.plan import Cell, Study, budget_names, cells, definition_names, read_budget, read_study
 
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from miniature import SETTINGS, write_discs
 
-from tpseg.config import merge
+from tpseg.core.config import merge
 from tpseg.data.manifest import DataSet, read_dataset
 from tpseg.studies import plan, results
 from tpseg.studies.cell import run_cell, write_cell
 from tpseg.studies.plan import Budget, Cell, Row, Study, cells
 from tpseg.studies.results import Results
-from tpseg.studies.run import cell_folder, read_scores
+from tpseg.studies.run_cells import cell_folder, read_scores
 
 pytestmark = pytest.mark.usefixtures("miniature_trunk_module")
 

@@ -10,16 +10,16 @@ from contextlib import ExitStack
 from datetime import datetime
 
 import tpseg
-from tpseg.arguments import Outcome, Output, Verb, overview, read_arguments, split_verb
+from tpseg.cli.arguments import Outcome, Output, Verb, overview, read_arguments, split_verb
+from tpseg.cli.calibrate import calibrate
+from tpseg.cli.console import error_console, guard_log, out_console, plain, stdout_to_stderr
 from tpseg.cli.data import data_check, data_list, data_prepare, data_split, data_stats, data_view, phantoms
 from tpseg.cli.grow import add_task, merge, remove_task, rename_task
 from tpseg.cli.learn import compare, evaluate, info, report, reproduce, study, train
-from tpseg.cli.trust import calibrate
 from tpseg.cli.use import export, predict
-from tpseg.cli.words import error_console, guard_log, out_console, plain, stdout_to_stderr
-from tpseg.errors import TPSegError
-from tpseg.files import why_not_written
-from tpseg.log_file import listening, log_only, logging_to
+from tpseg.core.errors import TPSegError
+from tpseg.core.files import why_not_written
+from tpseg.core.log_file import listening, log_only, logging_to
 
 VERBS = (
     Verb("phantoms", phantoms, positional=("out",)),
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     output = Output.of(words)
     if output.json or output.log:
-        from tpseg.launching import is_first
+        from tpseg.training.process_group import is_first
 
         output = output if is_first() else Output(json=False, log=None)  # of several processes one speaks
     with listening() as warned:

@@ -6,10 +6,10 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
-from tpseg.arguments import Outcome
-from tpseg.cli.words import Split, error_console, out_console
+from tpseg.cli.arguments import Outcome
+from tpseg.cli.console import Split, error_console, out_console
+from tpseg.core.errors import DataError
 from tpseg.data.left_out import MAX_LEFT_OUT, left_out_lines
-from tpseg.errors import DataError
 
 
 def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> Outcome:
@@ -21,7 +21,7 @@ def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> Outc
         size: Height of the images in pixels.
         seed: Another seed gives other images.
     """
-    from tpseg.data.phantoms import write_phantoms
+    from tpseg.datasets.phantoms import write_phantoms
 
     tasks_file = write_phantoms(out, cases, size, seed)
     out_console.print(f"wrote {tasks_file}")
@@ -30,7 +30,7 @@ def phantoms(out: Path, cases: int = 48, size: int = 192, seed: int = 0) -> Outc
 
 def data_list() -> Outcome:
     """List the public data sets and layouts that data prepare knows: what they are, licence, where to get them."""
-    from tpseg.data.sources.listing import describe_sources, sources_table
+    from tpseg.datasets.listing import describe_sources, sources_table
 
     out_console.print(sources_table())
     return Outcome({"sources": describe_sources()})
@@ -83,11 +83,11 @@ def data_prepare(
         max_left_out: Share of the cases that may be lost, by damage, a missing partner, a wrong reference, before all is refused, 0 to 1.
         preview: Show the pairs that would be made, and what would be left out; decode and write nothing.
     """
-    from tpseg.data.sources import PUBLIC, make_source
-    from tpseg.data.sources.pairing import Unclear
-    from tpseg.data.sources.prepare import prepare
-    from tpseg.data.sources.preview import preview as look
-    from tpseg.progress import track
+    from tpseg.core.progress import track
+    from tpseg.datasets import PUBLIC, make_source
+    from tpseg.datasets.pairing import Unclear
+    from tpseg.datasets.prepare import prepare
+    from tpseg.datasets.preview import preview as look
 
     options: dict[str, object] = {"modality": modality, "description": description, "labels": labels, "group": group}
     options |= {"window": window, "axis": axis}
@@ -134,9 +134,9 @@ def data_check(data: Path) -> Outcome:
     Args:
         data: The data set's tasks.yaml.
     """
-    from tpseg.data.check import check_dataset
+    from tpseg.core.progress import track_calls
     from tpseg.data.manifest import read_dataset
-    from tpseg.progress import track_calls
+    from tpseg.data.quality.check import check_dataset
 
     dataset = read_dataset(data)
     with track_calls("checking") as progress:
@@ -154,9 +154,9 @@ def data_stats(data: Path, out: Path | None = None) -> Outcome:
         data: The data set's tasks.yaml.
         out: Folder for the figures (PNG and SVG), statistics.csv, statistics.json and images.csv, a line for each image.
     """
+    from tpseg.core.progress import track_calls
     from tpseg.data.manifest import read_dataset
-    from tpseg.data.statistics import measure_dataset
-    from tpseg.progress import track_calls
+    from tpseg.data.quality.statistics import measure_dataset
 
     dataset = read_dataset(data)
     with track_calls("measuring") as progress:
@@ -184,9 +184,9 @@ def data_view(data: Path, out: Path, task: str | None = None, split: Split | Non
         number: Images of each task.
         seed: Another seed shows other images.
     """
-    from tpseg.data.contact_sheet import write_sheet
+    from tpseg.core.progress import track_calls
     from tpseg.data.manifest import read_dataset
-    from tpseg.progress import track_calls
+    from tpseg.data.quality.contact_sheet import write_sheet
 
     dataset = read_dataset(data)
     dataset = dataset if task is None else dataset.only([task])

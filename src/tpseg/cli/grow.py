@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tpseg.arguments import Outcome
-from tpseg.cli.words import out_console
+from tpseg.cli.arguments import Outcome
+from tpseg.cli.console import out_console
 
 
 def say_uncalibrated(model: str, made: Path) -> None:
     """Tell a person whose model was calibrated that the new one, which knows other tasks, is not."""
-    from tpseg.models.checkpoint import find_model
-    from tpseg.trust.record import JSON
+    from tpseg.calibration.record import JSON
+    from tpseg.checkpoints.model_folder import find_model
 
     if (find_model(model) / JSON).is_file():
         out_console.print(f"{model} is calibrated; this model is another and is not: tpseg calibrate {made} --data tasks.yaml")
@@ -57,8 +57,8 @@ def add_task(
         alone: Also train the same network for the new task alone, by the same recipe, and score it.
         weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
     """
-    from tpseg.growing import add_task as run
-    from tpseg.growing.costs import tables
+    from tpseg.training.grow import add_task as run
+    from tpseg.training.grow.costs import tables
 
     cost = run(
         model, data, task, out, start=from_, split=split, config=config, steps=steps, learning_rate=learning_rate, seed=seed, resume=resume,
@@ -79,7 +79,7 @@ def remove_task(model: str, names: list[str], out: Path, weights: str | None = N
         out: Folder to write model/ into.
         weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
     """
-    from tpseg.growing import remove_tasks
+    from tpseg.training.grow import remove_tasks
 
     place = remove_tasks(model, names, out, weights)
     out_console.print(f"wrote {place}")
@@ -97,7 +97,7 @@ def rename_task(model: str, old: str, new: str, out: Path, weights: str | None =
         out: Folder to write model/ into.
         weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
     """
-    from tpseg.growing import rename_task as run
+    from tpseg.training.grow import rename_task as run
 
     place = run(model, old, new, out, weights)
     out_console.print(f"wrote {place}")
@@ -113,7 +113,7 @@ def merge(first: str, second: str, out: Path, weights: str | None = None) -> Out
         out: Folder to write model/ into.
         weights: File of the frozen trunk, if it is not where the models' config.json say.
     """
-    from tpseg.growing import merge as run
+    from tpseg.training.grow import merge as run
 
     place, added = run(first, second, out, weights)
     out_console.print(f"wrote {place}: {first} with {', '.join(added)}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tpseg.arguments import Outcome
-from tpseg.cli.words import Protocol, Split, error_console, out_console
-from tpseg.config import ModelConfig, SamplingConfig, TrainingConfig
-from tpseg.errors import UsageError
+from tpseg.cli.arguments import Outcome
+from tpseg.cli.console import Protocol, Split, error_console, out_console
+from tpseg.core.config import ModelConfig, SamplingConfig, TrainingConfig
+from tpseg.core.errors import UsageError
 
 
 def train(
@@ -42,10 +42,10 @@ def train(
         sampling: The training images.
         training: The recipe.
     """
-    from tpseg.config import Config
-    from tpseg.launching import is_first
-    from tpseg.models.checkpoint import read_provenance
-    from tpseg.training import train as run
+    from tpseg.checkpoints.model_folder import read_provenance
+    from tpseg.core.config import Config
+    from tpseg.training.process_group import is_first
+    from tpseg.training.run import train as run
 
     settings = Config(model, sampling, training)
     run(settings, data, out, steps=steps, tasks=tasks, resume=resume, devices=devices, nodes=nodes, strategy=strategy)
@@ -72,7 +72,7 @@ def reproduce(run: str, data: Path | None = None, out: Path | None = None) -> Ou
         data: The data set's tasks.yaml, if it is not where it was; for a model folder always.
         out: Run folder to write; by default beside the run, its name with -again.
     """
-    from tpseg.reproduction import reproduce as repeat
+    from tpseg.training.reproduce import reproduce as repeat
 
     found = repeat(Path(run), data, out)
     if found.table().row_count:
@@ -111,13 +111,12 @@ def evaluate(
         device: cpu, cuda, mps; by default the fastest there is.
         batch_size: Images in a forward pass.
     """
+    from tpseg.checkpoints.model_folder import find_model, refresh_card
+    from tpseg.core.progress import track
     from tpseg.data.manifest import read_dataset
-    from tpseg.evaluation import evaluate_model, evaluate_predictions, place_of_evaluation, summary_table
-    from tpseg.metrics import resolve_protocols
-    from tpseg.models.card import refresh_card
-    from tpseg.models.checkpoint import find_model
-    from tpseg.prediction import Segmenter
-    from tpseg.progress import track
+    from tpseg.evaluation.evaluate import evaluate_model, evaluate_predictions, place_of_evaluation, summary_table
+    from tpseg.evaluation.metrics import resolve_protocols
+    from tpseg.inference import Segmenter
 
     if tasks is not None and out is None:
         raise UsageError("--tasks scores a part of the data: give --out, so that it does not replace the full evaluation")
@@ -151,7 +150,7 @@ def compare(first: Path, second: Path, split: Split = "test") -> Outcome:
         second: What it is compared with.
         split: The evaluated split.
     """
-    from tpseg.comparison import compare_evaluations, comparison_table
+    from tpseg.evaluation.compare import compare_evaluations, comparison_table
 
     tables = [path / "evaluation" / f"{split}.csv" if path.suffix != ".csv" else path for path in (first, second)]
     differences = compare_evaluations(*tables)
@@ -204,10 +203,10 @@ def study(
         jobs: Models to train at a time; by default one on a GPU, two on a CPU.
         dry_run: Print the plan with an estimate of its time, and stop.
     """
-    from tpseg.progress import track_ends
-    from tpseg.studies.conduct import conduct, make_plan, plan_table, study_names
+    from tpseg.core.progress import track_ends
     from tpseg.studies.results import write_results
-    from tpseg.studies.run import resolve_jobs
+    from tpseg.studies.run_cells import resolve_jobs
+    from tpseg.studies.run_study import conduct, make_plan, plan_table, study_names
     from tpseg.studies.table5 import table5
     from tpseg.studies.table_formats import write_table
     from tpseg.studies.verdict import verdict_table
@@ -251,7 +250,7 @@ def info(model: str, tasks: int = 8, size: int | None = None) -> Outcome:
         tasks: Number of tasks, for a preset.
         size: Image size in pixels for the FLOPs; by default the model's own.
     """
-    from tpseg.inspection import describe, info_table
+    from tpseg.checkpoints.inspection import describe, info_table
 
     content = describe(model, tasks, size)
     out_console.print(info_table(content))

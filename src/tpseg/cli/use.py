@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tpseg.arguments import Outcome
-from tpseg.cli.words import Split, error_console, out_console
-from tpseg.errors import UsageError, few
+from tpseg.cli.arguments import Outcome
+from tpseg.cli.console import Split, error_console, out_console
+from tpseg.core.errors import UsageError, few
 
 
 def predict(
@@ -83,8 +83,8 @@ def predict(
             )
         if task == "auto":
             raise UsageError("--task auto belongs to --engine local; name a task, or run without --engine ray")
-        from tpseg.bulk.run import predict_bulk
-        from tpseg.progress import track
+        from tpseg.core.progress import track
+        from tpseg.inference.ray.run import predict_bulk
 
         bulk = predict_bulk(
             model,
@@ -110,13 +110,15 @@ def predict(
         return Outcome(summary, 1 if len(bulk.failures) else 0)
     if workers is not None or address is not None or retry_failed:
         raise UsageError("--workers, --address and --retry-failed belong to --engine ray; leave them out or add it")
-    from tpseg.clinical.reading.opening import find_scans
-    from tpseg.prediction import Declined, Failure, Segmenter, choose_tasks, predict_files
-    from tpseg.prediction.tally import Tally
-    from tpseg.progress import track_calls
-    from tpseg.trust.advice import TABLE, required_adviser, write_advice
-    from tpseg.trust.applied import apply_calibration
-    from tpseg.trust.review import REVIEW, write_review
+    from tpseg.calibration.applied import apply_calibration
+    from tpseg.calibration.input_check import TABLE, required_adviser, write_advice
+    from tpseg.calibration.observer import CalibrationObserver
+    from tpseg.calibration.review import REVIEW, write_review
+    from tpseg.calibration.segmenter import Segmenter
+    from tpseg.core.progress import track_calls
+    from tpseg.imaging.reading.opening import find_scans
+    from tpseg.inference import Declined, Failure, choose_tasks, predict_files
+    from tpseg.inference.tally import Tally
 
     scans = find_scans(inputs)
     if calibrated and not probability:
@@ -140,9 +142,7 @@ def predict(
             axis=axis,
             tile=tile,
             batch_size=batch_size,
-            adviser=adviser,
-            reviewer=reviewer,
-            finish=finish,
+            observer=CalibrationObserver(adviser, reviewer, finish),
             tally=tally,
             watch=watch,
         )
@@ -210,7 +210,7 @@ def export(
         weights: File of the frozen trunk, where neither its folder nor the hub nor TPSEG_WEIGHTS has it.
     """
     from tpseg.data.manifest import read_dataset
-    from tpseg.export.conduct import export as run
+    from tpseg.export.exporting import export as run
 
     same, written = True, []
     for path, report in run(

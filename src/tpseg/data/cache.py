@@ -20,12 +20,12 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from tpseg.ahead import ahead
+from tpseg.core.errors import DataError
+from tpseg.core.files import replacing_folder, write_atomically
+from tpseg.core.prefetch import ahead
 from tpseg.data.hashes import hash_files
 from tpseg.data.manifest import Case, DataSet
 from tpseg.data.pairs import read_square
-from tpseg.errors import DataError
-from tpseg.files import replacing_folder, write_atomically
 
 FORMAT = 2
 """Raised whenever reading or resizing gives other pixels, or the files below have another layout."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tpseg.core.tasks import TaskSet
 from tpseg.data.cache import DecodedCache
 from tpseg.data.manifest import Case
 from tpseg.data.pairs import read_square
-from tpseg.data.transforms import augment, normalise, to_unit
-from tpseg.tasks import TaskSet
+from tpseg.data.preprocessing import augment, normalise, to_unit
 
 
 @dataclass

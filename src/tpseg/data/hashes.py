@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tpseg.errors import DataError, few
+from tpseg.core.errors import DataError, few
 
 if TYPE_CHECKING:
     from tpseg.data.manifest import Case

@@ -5,23 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
-from tpseg.errors import DataError, UsageError, few
+from tpseg.core.errors import DataError, UsageError, few
 
 MAX_LEFT_OUT = 0.05
 """Share of the cases that may be lost before a data set is refused; a user who knows better gives `--max-left-out`."""
-
-DOCUMENTS = (
-    ".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".xml", ".yaml", ".yml", ".html", ".pdf", ".xls", ".xlsx", ".doc", ".docx",
-    ".py", ".m", ".ipynb", ".sh", ".raw", ".zraw",
-)  # fmt: skip
-"""Files that are about the data, or a header's voxels: that no case is made of them says nothing."""
-
-
-def may_be_case(file: PurePath) -> bool:
-    """Whether a file is named when no case is made of it: it is neither hidden nor a document."""
-    return not file.name.startswith(".") and file.suffix.lower() not in DOCUMENTS
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from tpseg.core.errors import DataError, UsageError, nearest
+from tpseg.core.tasks import TaskSet
+from tpseg.core.untrusted import printable, read_yaml, short
 from tpseg.data.hashes import hash_files, total_sha256
-from tpseg.errors import DataError, UsageError, nearest
-from tpseg.foreign import printable, read_yaml, short
-from tpseg.tasks import TaskSet
 
 SPLITS = ("train", "val", "test")
 TASK_KEYS = ("modality", "data", "root", "description", "window", "finding", "anatomy")

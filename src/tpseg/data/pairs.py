@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tpseg.data.formats import open_image, read_image, read_mask, to_rgb
+from tpseg.core.errors import DataError
 from tpseg.data.manifest import Case
-from tpseg.data.samples import Picture, Samples
-from tpseg.data.transforms import IMAGE_FILTER, resize_mask
-from tpseg.errors import DataError
+from tpseg.data.preprocessing import IMAGE_FILTER, resize_mask
+from tpseg.imaging.pictures.formats import open_image, read_image, read_mask, to_rgb
+from tpseg.imaging.pictures.samples import Picture, Samples
 
 
 def read_pair(case: Case) -> tuple[np.ndarray, np.ndarray]:

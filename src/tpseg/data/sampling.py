@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from torch.utils.data import RandomSampler, Sampler, SequentialSampler, WeightedRandomSampler
 
+from tpseg.core.errors import UsageError
 from tpseg.data.dataset import Draw
-from tpseg.errors import UsageError
 
 Drawn = TypeVar("Drawn")
 

@@ -13,13 +13,14 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 import yaml
 
-from tpseg.data.formats import IMAGE_SUFFIXES
-from tpseg.data.groups import suggest_groups
-from tpseg.data.left_out import MAX_LEFT_OUT, LeftOut, check_share, may_be_case, refuse_losses
+from tpseg.core.errors import DataError, UsageError, few
+from tpseg.core.files import write_atomically
+from tpseg.core.folder_search import may_be_case
+from tpseg.core.tasks import Task
+from tpseg.data.left_out import MAX_LEFT_OUT, LeftOut, check_share, refuse_losses
 from tpseg.data.manifest import SPLITS, read_entries
-from tpseg.errors import DataError, UsageError, few
-from tpseg.files import write_atomically
-from tpseg.tasks import Task
+from tpseg.data.quality.groups import suggest_groups
+from tpseg.imaging.pictures.formats import IMAGE_SUFFIXES
 
 MASK_ENDING = re.compile(r"[_-](masks?|seg|segmentation|gt|labels?)([_-]?\d+)?$", re.IGNORECASE)
 """What a mask's stem may have beyond its image's; a number where an image has several masks."""

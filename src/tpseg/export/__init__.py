@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from tpseg.export.formats import export_model
     from tpseg.export.parity import parity
     from tpseg.export.quantise import quantise
-    from tpseg.export.runtime import ExportedNetwork
+    from tpseg.inference.exported import ExportedNetwork
 
 _LAZY = {
-    "ExportedNetwork": "tpseg.export.runtime",
+    "ExportedNetwork": "tpseg.inference.exported",
     "export_model": "tpseg.export.formats",
     "parity": "tpseg.export.parity",
     "quantise": "tpseg.export.quantise",

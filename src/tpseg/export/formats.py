@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
 
-from tpseg.errors import UsageError, nearest
-from tpseg.export.description import KEY, Description
-from tpseg.export.extras import require
+from tpseg.checkpoints.model_folder import load_model
+from tpseg.core.errors import UsageError, nearest
+from tpseg.core.extras import require
+from tpseg.core.files import replacing
 from tpseg.export.traceable import Traceable, hardened_part
-from tpseg.files import replacing
-from tpseg.models.model import LesionModel
+from tpseg.inference.exported import quiet
+from tpseg.inference.exported_description import KEY, Description
+from tpseg.models.base import LesionModel
 
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 """What the files of each format end in."""
@@ -49,7 +48,7 @@ def export_model(
     """
     check_target(out, format)
     if not isinstance(model, LesionModel):
-        model = LesionModel.from_pretrained(model, weights=weights)
+        model = load_model(model, weights=weights)
     part = hardened_part(model, tasks)
     description = Description.of(part)
     program = trace(part)
@@ -93,22 +92,6 @@ def trace(part: LesionModel) -> ExportedProgram:
     except Exception as error:  # whatever it meets: torch.export raises its own, PyTorch's and sympy's errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UsageError(f"model.architecture '{part.config.architecture}' cannot be exported for any size ({reason})") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporters' remarks on their own affairs."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def save_torch(program: ExportedProgram, path: Path, description: Description) -> None:

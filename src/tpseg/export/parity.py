@@ -14,17 +14,17 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from tpseg.core.hardware import bf16_is_native
+from tpseg.core.tasks import TaskSet
 from tpseg.data.manifest import Case
 from tpseg.data.pairs import read_pair
-from tpseg.data.phantoms import PHANTOM_TASKS, phantom
-from tpseg.data.transforms import preprocess, resize_mask
-from tpseg.export.runtime import ExportedNetwork
+from tpseg.data.preprocessing import preprocess, resize_mask
+from tpseg.datasets.phantoms import PHANTOM_TASKS, phantom
 from tpseg.export.traceable import hardened_part
-from tpseg.hardware import bf16_is_native
-from tpseg.models.model import LesionModel
-from tpseg.network import lower_weights
-from tpseg.prediction import as_rgb
-from tpseg.tasks import TaskSet
+from tpseg.inference import as_rgb
+from tpseg.inference.exported import ExportedNetwork
+from tpseg.inference.network import lower_weights
+from tpseg.models.base import LesionModel
 
 MAX_DIFFERENCE = 1e-3
 """Of logits, that counts as the same."""

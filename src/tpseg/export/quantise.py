@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tpseg.errors import UsageError
-from tpseg.export.description import KEY
-from tpseg.export.extras import require
-from tpseg.export.formats import quiet
-from tpseg.export.runtime import ExportedNetwork
-from tpseg.files import replacing
+from tpseg.core.errors import UsageError
+from tpseg.core.extras import require
+from tpseg.core.files import replacing
+from tpseg.inference.exported import ExportedNetwork, quiet
+from tpseg.inference.exported_description import KEY
 
 
 def quantise(path: Path, out: Path, images: Sequence[Tensor], tasks: Sequence[int]) -> Path:

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tpseg.models.adapters import TCA, Routing, TaskConditionedAdapter
-from tpseg.models.grow import extract
-from tpseg.models.model import LesionModel
-from tpseg.models.pgtd import KERNEL, PGTD, DynamicExperts, mix_kernels
-from tpseg.models.tpseg import TPSeg
+from tpseg.core.tasks import TaskSet
+from tpseg.models.adapters.tca import TCA, Routing, TaskConditionedAdapter
+from tpseg.models.base import LesionModel
+from tpseg.models.task_ownership import extract
+from tpseg.models.tpseg.network import TPSeg
+from tpseg.models.tpseg.pgtd import KERNEL, PGTD, DynamicExperts, mix_kernels
 from tpseg.models.typed import Modules
-from tpseg.tasks import TaskSet
 
 
 def hardened_part(model: LesionModel, tasks: Sequence[str] | None = None) -> LesionModel:

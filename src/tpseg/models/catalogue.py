@@ -1,4 +1,4 @@
-"""Every model by the name that `model.architecture` takes. A new one is a file under baselines/ and a line here."""
+"""Every model by the name that `model.architecture` takes. A new one is a file under networks/ and a line here."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import torch
 
-from tpseg.config import ModelConfig
-from tpseg.errors import UsageError, nearest
-from tpseg.models.baselines import monai_networks
-from tpseg.models.baselines.sam2_unet import SAM2UNet
-from tpseg.models.baselines.transunet import transunet
-from tpseg.models.model import LesionModel
-from tpseg.models.tpseg import TPSeg
-from tpseg.tasks import TaskSet
+from tpseg.core.config import ModelConfig
+from tpseg.core.errors import UsageError, nearest
+from tpseg.core.tasks import TaskSet
+from tpseg.models.base import LesionModel
+from tpseg.models.networks import monai_networks
+from tpseg.models.networks.sam2_unet import SAM2UNet
+from tpseg.models.networks.transunet import transunet
+from tpseg.models.tpseg.network import TPSeg
 
 MODELS: dict[str, Callable[[ModelConfig, TaskSet], LesionModel]] = {
     "tpseg": TPSeg,

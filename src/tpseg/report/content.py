@@ -9,14 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from tpseg.config import Config
+from tpseg.checkpoints.model_folder import load_model
+from tpseg.core.config import Config
+from tpseg.core.errors import DataError, TPSegError, UsageError, nearest
+from tpseg.core.files import read_json_object
+from tpseg.core.tasks import Task, TaskSet
 from tpseg.data.manifest import SPLITS, DataSet, read_dataset
-from tpseg.errors import DataError, TPSegError, UsageError, nearest
-from tpseg.evaluation import read_rows
-from tpseg.files import read_json_object
-from tpseg.models.model import LesionModel
-from tpseg.run_folder import read_settings
-from tpseg.tasks import Task, TaskSet
+from tpseg.evaluation.evaluate import read_rows
+from tpseg.models.base import LesionModel
+from tpseg.training.run_folder import read_settings
 
 CALIBRATION = ("reliability", "expected_dice", "review", "confusion")
 """The figures that `tpseg calibrate` draws of a split."""
@@ -104,7 +105,7 @@ def _read_model(run: Path, missing: dict[str, str]) -> LesionModel | None:
         missing["model"] = "This run has no model yet: the first is saved when the first epoch has been validated."
         return None
     try:
-        return LesionModel.from_pretrained(run)
+        return load_model(run)
     except TPSegError as error:
         missing["model"] = f"The model could not be loaded: {error}."
         return None

@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from tpseg.core.figures import PALETTE, in_lines, save_figure
 from tpseg.data.manifest import SPLITS
-from tpseg.data.statistics import ALL, CHANNELS, Statistics
-from tpseg.report.figures import PALETTE, in_lines
-from tpseg.studies.figures import save_figure
+from tpseg.data.quality.statistics import ALL, CHANNELS, Statistics
 
 CHANNEL_STYLES = (("#D55E00", "-"), ("#009E73", "--"), ("#0072B2", ":"))
 """Red, green and blue that people with colour-blindness tell apart, by their dashes too."""

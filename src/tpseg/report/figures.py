@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -17,32 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tpseg.core.figures import DIVERGING, LOOK, MARKERS, NUMBERS_UP_TO, PALETTE, in_lines
+
 WIDTH = 370
 """Pixels; the width of a column of the page and of a phone, so that text keeps its size."""
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#8C8C8C")
-"""Okabe and Ito's colours for the colour-blind, grey in the place of yellow, which white paper swallows."""
-MARKERS = "osD^vPX*"
-DIVERGING = "PuOr_r"
-"""Purple below 0, orange above: for colour-blind people too, and orange is what the prediction's contour is drawn in."""
-NUMBERS_UP_TO = 8
-"""Tasks up to which a matrix has room for a number in each cell."""
-LINES = 4
-"""That a label may have."""
-LOOK: Any = {
-    "font.size": 8.8,  # points: 11.7 px
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a949e",
-    "axes.grid": True,
-    "grid.color": "#e6e9ec",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 3.5,
-    "svg.fonttype": "none",  # text stays text: scripts that matplotlib's font lacks are left to the browser's
-    "svg.hashsalt": "tpseg",
-    "text.parse_math": False,  # a `$` in a task's name is no formula
-}
 
 
 def render(draw: Callable[..., None], *content: object, width: int = WIDTH, height: int = 250) -> str:
@@ -58,11 +35,6 @@ def render(draw: Callable[..., None], *content: object, width: int = WIDTH, heig
 
 def svg_uri(content: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
-
-
-def in_lines(title: str, width: int = 22) -> str:
-    """A title in lines that fit beside a figure; of one that takes more than LINES the rest is left out."""
-    return "\n".join(textwrap.wrap(title, width, max_lines=LINES, placeholder="…")) or title
 
 
 def legend_height(titles: Sequence[str]) -> int:

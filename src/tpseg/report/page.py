@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tpseg.files import write_atomically
-from tpseg.prediction import Segmenter
-from tpseg.provenance import tasks_without_val
+from tpseg.checkpoints.card import tasks_without_val
+from tpseg.core.files import write_atomically
+from tpseg.inference import Segmenter
 from tpseg.report import figures, prototypes, tables
 from tpseg.report.content import Content, read_content
 from tpseg.report.figures import legend_height, render, svg_uri

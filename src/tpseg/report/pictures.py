@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from tpseg.core.errors import DataError
+from tpseg.core.figures import DIVERGING
 from tpseg.data.manifest import Case, DataSet
 from tpseg.data.pairs import read_pair
-from tpseg.errors import DataError
-from tpseg.overlay import draw_overlay
-from tpseg.prediction import Segmenter
-from tpseg.report.figures import DIVERGING
+from tpseg.imaging.overlay import draw_overlay
+from tpseg.inference import Segmenter
 
 SIDE = 256
 """Longer side of a picture in pixels."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tpseg.config import Config
+from tpseg.core.config import Config
 from tpseg.data.manifest import SPLITS
-from tpseg.metrics import PROTOCOLS
+from tpseg.evaluation.metrics import PROTOCOLS
 from tpseg.report.content import Content
 
 EXTRAS = {"hd95": "HD95 px", "assd": "ASSD px", "sensitivity": "Sensitivity %", "precision": "Precision %"}

@@ -17,15 +17,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from tpseg.config import build_config
+from tpseg.core.config import build_config
+from tpseg.core.errors import DataError, TPSegError
+from tpseg.core.files import replacing, write_atomically
 from tpseg.data.manifest import read_dataset
-from tpseg.errors import DataError, TPSegError
-from tpseg.evaluation import evaluate_model, read_rows
-from tpseg.files import replacing, write_atomically
-from tpseg.launching import leave_with_parent
-from tpseg.prediction import Segmenter
+from tpseg.evaluation.evaluate import evaluate_model, read_rows
+from tpseg.inference import Segmenter
 from tpseg.studies.plan import Cell
-from tpseg.training import is_finished, train
+from tpseg.training.process_group import leave_with_parent
+from tpseg.training.run import is_finished, train
 
 LOG = "log.txt"
 RUN = "run"

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TypeVar
 
-from tpseg.config import ModelConfig, require
-from tpseg.inspection import run_counted
+from tpseg.checkpoints.inspection import run_counted
+from tpseg.core.config import ModelConfig, require
+from tpseg.core.tasks import Task, TaskSet
+from tpseg.models.base import LesionModel
 from tpseg.models.catalogue import create_without_memory
-from tpseg.models.model import LesionModel
-from tpseg.models.trunk import is_own
-from tpseg.tasks import Task, TaskSet
+from tpseg.models.trunks.hiera import is_own
 
 T = TypeVar("T")
 FREE = ("weights", "amplifier", "modulation", "reinforcement", "momentum")

@@ -6,13 +6,10 @@ Two mappings give names and order everywhere: `titles`, task name to its title, 
 from __future__ import annotations
 
 import re
-import textwrap
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,32 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from tpseg.errors import DataError
-from tpseg.files import replacing, write_atomically
-from tpseg.report.figures import LOOK, MARKERS, PALETTE, draw_cosines, in_lines
+from tpseg.core.figures import GREY, MARKERS, PALETTE, in_lines, require_lines, save_figure, wrap
+from tpseg.report.figures import draw_cosines
 from tpseg.report.prototypes import correlation_sentence
 from tpseg.studies.learned import conflict_summary, correlate, separation_against_scores
 
-DPI = 150
 COLLAPSE = 0.9
 """The paper's "task collapse threshold" for cosines between tasks' prototypes (§4.4)."""
-GREY = "#59636d"
-
-
-def save_figure(path: Path, size: tuple[float, float], draw: Callable[[Figure], None], caption: str) -> None:
-    """Write what `draw(figure)` draws as PATH.png (150 dpi) and PATH.svg, and PATH.txt with the caption; size in inches.
-
-    Each file is written whole or not at all, and the same drawing gives the same bytes.
-    """
-    with matplotlib.rc_context(LOOK), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure = Figure(figsize=size)
-        figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
-        draw(figure)
-        for kind in ("png", "svg"):
-            with replacing(path.with_name(f"{path.name}.{kind}")) as new:
-                figure.savefig(new, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
-    write_atomically(path.with_name(f"{path.name}.txt"), caption + "\n")
 
 
 def prototype_cosines(path: Path, prototypes: pd.DataFrame, titles: Mapping[str, str], name: str) -> None:
@@ -315,16 +293,6 @@ def margins(path: Path, comparison: pd.DataFrame, rows: Mapping[str, str], refer
         "Left of 0 the row is worse. Filled: p < 0.05 after correction for the number of rows; hollow: not."
     )
     save_figure(path, (7.4, 0.9 + 0.29 * max(len(shown), 2)), draw, caption)
-
-
-def require_lines(table: pd.DataFrame, path: Path) -> None:
-    """Raise DataError for a figure of nothing, such as prototypes of models that have none."""
-    if table.empty:
-        raise DataError(f"{path.name}: nothing to draw, the table has no lines; the models lack what it shows, or no cell is done")
-
-
-def wrap(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width, break_long_words=False)) or text
 
 
 def minus(text: str) -> str:

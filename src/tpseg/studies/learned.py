@@ -14,13 +14,13 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from tpseg.config import require
+from tpseg.core.config import require
+from tpseg.core.errors import DataError, UsageError
 from tpseg.data.dataset import LesionDataset, collate
 from tpseg.data.manifest import DataSet
-from tpseg.errors import DataError, UsageError
-from tpseg.losses import segmentation_loss
-from tpseg.metrics import PROTOCOLS
-from tpseg.models.model import LesionModel
+from tpseg.evaluation.metrics import PROTOCOLS
+from tpseg.models.base import LesionModel
+from tpseg.models.heads.losses import segmentation_loss
 from tpseg.report.prototypes import ALIKE, foreground_cosines, separation
 
 Models = Mapping[tuple[str, int], LesionModel]

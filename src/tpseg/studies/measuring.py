@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tpseg.config import ModelConfig, build_config
-from tpseg.hardware import bf16_is_native, pick_device
-from tpseg.losses import segmentation_loss
-from tpseg.models.model import LesionModel
+from tpseg.core.config import ModelConfig, build_config
+from tpseg.core.hardware import bf16_is_native, pick_device
+from tpseg.models.base import LesionModel
+from tpseg.models.heads.losses import segmentation_loss
 from tpseg.studies.cost import macs_by_part, once_for_equals, skeleton, training_macs
 
 WORK = {"prediction": 1, "training step": 2, "training step, recomputing": 2}

@@ -10,13 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tpseg.core.figures import in_lines, require_lines, save_figure, wrap
 from tpseg.data.manifest import Case, DataSet
 from tpseg.data.pairs import read_pair
-from tpseg.metrics import confusion
-from tpseg.overlay import draw_overlay
-from tpseg.report.figures import in_lines
+from tpseg.evaluation.metrics import confusion
+from tpseg.imaging.overlay import draw_overlay
 from tpseg.report.pictures import SIDE, fit, fit_mask, pick_cases
-from tpseg.studies.figures import require_lines, save_figure, wrap
 
 CELL = 1.12
 """Inches from one picture to the next."""

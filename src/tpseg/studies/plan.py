@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tpseg.config import Config, TrainingConfig, build_config, check_keys, merge, read_source
+from tpseg.core.config import Config, TrainingConfig, build_config, check_keys, merge, read_source
+from tpseg.core.errors import UsageError, nearest
+from tpseg.core.untrusted import read_yaml, short
 from tpseg.data.manifest import DataSet
-from tpseg.errors import UsageError, nearest
-from tpseg.foreign import read_yaml, short
 from tpseg.models.catalogue import check_architecture
 
 HERE = Path(__file__).parent

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tpseg.checkpoints.model_folder import load_model
+from tpseg.core.files import replacing, write_atomically
 from tpseg.data.manifest import Case, DataSet
-from tpseg.files import replacing, write_atomically
-from tpseg.models.checkpoint import load_model
-from tpseg.models.model import LesionModel
-from tpseg.prediction import Segmenter
+from tpseg.inference import Segmenter
+from tpseg.models.base import LesionModel
 from tpseg.studies import figures, learned
-from tpseg.studies.conduct import Plan
 from tpseg.studies.pictures import visual_comparison
 from tpseg.studies.plan import Cell, Study
-from tpseg.studies.run import cell_folder, is_finished, read_scores
+from tpseg.studies.run_cells import cell_folder, is_finished, read_scores
+from tpseg.studies.run_study import Plan
 from tpseg.studies.statistics import compare, summarise
 from tpseg.studies.table_formats import write_table
 from tpseg.studies.tables import Table, study_table

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import permutation_test
 
-from tpseg.errors import DataError
-from tpseg.metrics import PROTOCOLS, Protocol, bootstrap_sums, percentile_interval
+from tpseg.core.errors import DataError
+from tpseg.evaluation.metrics import PROTOCOLS, Protocol, bootstrap_sums, percentile_interval
 
 AVERAGE = "average"
 """Stands in the column `task` for the mean over tasks."""

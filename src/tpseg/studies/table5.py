@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from rich.console import Group
 
-from tpseg.config import ModelConfig, load_config, require
-from tpseg.inspection import count
-from tpseg.models.adapters import TCA
+from tpseg.checkpoints.inspection import count
+from tpseg.core.config import ModelConfig, load_config, require
+from tpseg.models.adapters.tca import TCA
 from tpseg.studies.cost import macs_by_part, skeleton
 from tpseg.studies.measuring import Measurement, Measuring
 from tpseg.studies.table_formats import DASH, Cell, Heading, Line, Table, write_table

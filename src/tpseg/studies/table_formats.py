@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from tpseg.files import write_atomically
+from tpseg.core.files import write_atomically
 
 DASH = "–"
 """Stands where there is no number."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tpseg.metrics import PROTOCOLS
+from tpseg.evaluation.metrics import PROTOCOLS
 from tpseg.studies.plan import Row, Study
 from tpseg.studies.statistics import AVERAGE, RESAMPLES
 from tpseg.studies.table_formats import DASH, Cell, Heading, Line, Table

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from tpseg.errors import DataError
-from tpseg.foreign import read_json, read_yaml
+from tpseg.core.errors import DataError
+from tpseg.core.untrusted import read_json, read_yaml
 from tpseg.studies.plan import HERE, Row, Study, read_study
 from tpseg.studies.statistics import AVERAGE
 from tpseg.studies.table_formats import DASH, Cell, Heading, Line, Table
