@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +25,6 @@ class CalibrationObserver:
     @property
     def chooses(self) -> bool:
         return self.adviser is not None
-
-    @property
-    def given(self) -> Mapping[Found, Advice]:
-        """What was said of each file."""
-        return {} if self.adviser is None else self.adviser.given
 
     def before(self, found: Found, tasks: Sequence[str], *, window: str, axis: str, tile: int | None) -> Advice | None:
         return None if self.adviser is None else self.adviser.advise_file(found, tasks, window, axis, tile)

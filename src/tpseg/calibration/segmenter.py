@@ -71,7 +71,7 @@ class Segmenter(segmenter.Segmenter):
     def __call__(self, image: ImageLike, task: str, *, window: str | None = None) -> Prediction:
         return self.tasks_of(image, [task], window=window)[0]
 
-    def tasks_of(self, image: ImageLike, tasks: Sequence[str], *, window: str | None = None) -> list[Prediction]:  # type: ignore[override]
+    def tasks_of(self, image: ImageLike, tasks: Sequence[str], *, window: str | None = None) -> list[Prediction]:
         adviser, advice = self._adviser_for(tasks), None
         if adviser is not None:
             name = str(image) if isinstance(image, (str, Path)) else ""

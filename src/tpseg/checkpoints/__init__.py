@@ -1,0 +1,1 @@
+"""Trained models on disk: the model folder, its card, the hub, the weights of trunks."""

@@ -1,0 +1,1 @@
+"""From a tasks.yaml to batches: manifest, splits, preprocessing, sampling, cache."""

@@ -1,0 +1,1 @@
+"""What a prediction is worth: metrics, protocols, tables of scores, two evaluations compared."""

@@ -16,17 +16,16 @@ __all__ = [
     "predict_files",
 ]  # fmt: skip
 
-_PLACES = {
-    "files": ("Wanted", "choose_tasks", "predict_files"),
-    "images": ("ImageLike", "as_rgb"),
-    "jobs": ("Declined", "Failure"),
-    "segmenter": ("Answer", "Loaded", "Prediction", "ScanPrediction", "Segmenter"),
+_LAZY = {
+    **dict.fromkeys(("Wanted", "choose_tasks", "predict_files"), "tpseg.inference.files"),
+    **dict.fromkeys(("ImageLike", "as_rgb"), "tpseg.inference.images"),
+    **dict.fromkeys(("Declined", "Failure"), "tpseg.inference.jobs"),
+    **dict.fromkeys(("Answer", "Loaded", "Prediction", "ScanPrediction", "Segmenter"), "tpseg.inference.segmenter"),
 }
 """Imported when first used: a process that decodes for Ray needs no model's libraries."""
 
 
 def __getattr__(name: str) -> Any:
-    for place, names in _PLACES.items():
-        if name in names:
-            return getattr(import_module(f"tpseg.inference.{place}"), name)
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'tpseg.inference' has no attribute '{name}'")

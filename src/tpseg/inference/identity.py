@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from tpseg.checkpoints.model_folder import find_model
 from tpseg.core.errors import DataError
+from tpseg.core.files import file_sha256
 from tpseg.imaging.writing.identity import ModelIdentity
 
 
@@ -17,11 +17,7 @@ def identify(source: Path | str) -> ModelIdentity:
         path = find_model(source) / "model.safetensors"
     elif path.suffix == ".xml":
         path = path.with_suffix(".bin")  # OpenVINO keeps the weights beside the network
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return ModelIdentity(file_sha256(path))
     except OSError as error:
         raise DataError(f"{path}: the model's weights cannot be read ({error.strerror})") from error
-    return ModelIdentity(digest.hexdigest())

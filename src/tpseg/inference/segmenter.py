@@ -152,7 +152,7 @@ class Segmenter:
         """
         return self.tasks_of(image, [task], window=window)[0]
 
-    def tasks_of(self, image: ImageLike, tasks: Sequence[str], *, window: str | None = None) -> list[Prediction]:
+    def tasks_of(self, image: ImageLike, tasks: Sequence[str], *, window: str | None = None) -> Sequence[Prediction]:
         """Segment one image for several tasks; a hardened model runs once what they have in common. Otherwise as the plain call."""
         return [answer.prediction() for answer in self.answers_of(image, tasks, window)]
 

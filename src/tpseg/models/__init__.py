@@ -1,0 +1,1 @@
+"""Networks: what all share, TP-Seg, and the systems it is compared with."""

@@ -1,0 +1,1 @@
+"""The paper's tables and figures, and studies of one's own, from one command."""

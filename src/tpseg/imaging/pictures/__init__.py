@@ -1,0 +1,1 @@
+"""Pictures of any kind as samples: PNG, JPEG, TIFF, BMP."""

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from tpseg.core.errors import DataError
-from tpseg.core.files import ends_all, why_not_written
+from tpseg.core.files import ends_all, file_sha256, why_not_written
 from tpseg.data.preprocessing import normalise, resize_image, resize_map, to_tensor
 from tpseg.imaging.overlay import draw_overlay, with_caption
 from tpseg.imaging.pictures.formats import read_image
@@ -181,9 +181,5 @@ def model_sha256(model: str) -> str:
     """One hash over the files of a model: a folder, a hub id or an exported file."""
     total = hashlib.sha256()
     for file in model_files(model):
-        one = hashlib.sha256()
-        with file.open("rb") as content:
-            while chunk := content.read(1 << 20):
-                one.update(chunk)
-        total.update(f"{file.name} {one.hexdigest()}\n".encode())
+        total.update(f"{file.name} {file_sha256(file)}\n".encode())
     return total.hexdigest()

@@ -1,0 +1,1 @@
+"""TP-Seg: the network, its neck, its prototype-guided decoder and its prototypes."""
